@@ -1,0 +1,1 @@
+"""The shared state in Redis, and the consuming side of RabbitMQ."""

@@ -1,0 +1,488 @@
+"""The flights: the one execution that serves all requests with the same fingerprint.
+
+Each method is one Lua script, one round trip, one atomic step; `docs/protocol.md` has their rules. The
+answers are values; what follows from one is decided by whoever asked.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any, Final, Literal
+
+import msgpack
+from redis.asyncio import Redis
+from redis.exceptions import NoScriptError, RedisError
+
+from topology.messages import Outcome, Waiter
+
+LEASE_S: Final = 15.0
+RENEW_EVERY_S: Final = 5.0
+BACKOFF_S: Final = 30.0
+LONGEST_BACKOFF_S: Final = 600.0
+
+_SCRIPTS: Final = ("admit", "claim", "renew", "commit", "release", "settle")
+_LAYOUT: Final = "o1"
+"""Part of every key: a release that lays its records out differently never reads these."""
+
+
+class StateAway(Exception):
+    """Redis cannot be reached, or refuses to write; nothing was decided."""
+
+
+@dataclass(frozen=True)
+class Admission:
+    """What `admit` needs to know of a request.
+
+    Attributes:
+        max_age_s: How old an answer may be, in seconds; 0 takes none.
+        keep_s: For how long its own answer is fresh for others, in seconds.
+        limits: Of the agent, then of the fleet, as `admit.lua` describes them.
+    """
+
+    fingerprint: str
+    waiter: Waiter
+    max_age_s: float
+    keep_s: float
+    limits: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class Hit:
+    """The answer is there. `outcome` is None when it was given before and is not kept."""
+
+    why: Literal["served", "known", "fresh"]
+    outcome: Outcome | None
+    payer: str
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Another request's call will answer it."""
+
+
+@dataclass(frozen=True)
+class Lead:
+    """It must publish a job; `leads` counts those of this flight."""
+
+    leads: int
+
+
+@dataclass(frozen=True)
+class Wait:
+    """A limit lets it pass at an instant (epoch seconds); `booked` unless that is past its deadline."""
+
+    until: float
+    booked: bool
+    limit: str
+
+
+Admitted = Hit | Joined | Lead | Wait
+
+
+@dataclass(frozen=True)
+class ClaimTerms:
+    """What `claim` needs beside the waiter; built by `broker.permits`.
+
+    Attributes:
+        token: Random, new for each claim.
+        call: What a later claimant needs to report this call as doubtful.
+        closed: Keys whose value is an instant until which everything behind them is closed.
+        accounts: The candidates, each with the index-ordered keys, as `claim.lua` describes them.
+    """
+
+    worker: str
+    token: str
+    max_spends: int
+    call: Mapping[str, Any]
+    limits: tuple[Mapping[str, Any], ...]
+    closed: tuple[str, ...]
+    accounts: tuple[Mapping[str, Any], ...]
+    used_key: str
+
+
+@dataclass(frozen=True)
+class Expired:
+    """Nobody waits any more."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """There is an outcome, and `waiters` have not got it. `events` is what is still to be published."""
+
+    outcome: Outcome
+    payer: str
+    events: bytes
+    waiters: tuple[Waiter, ...]
+
+
+@dataclass(frozen=True)
+class Own:
+    """This process runs it already."""
+
+
+@dataclass(frozen=True)
+class Busy:
+    """Another worker runs it; his lease ends at `until`."""
+
+    until: float
+
+
+@dataclass(frozen=True)
+class Spent:
+    """It was bought `spends` times without a known end; the claim is only for committing an error."""
+
+    spends: int
+    started: float
+    doubtful: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Later:
+    """`limit` refuses a permit until then (epoch seconds)."""
+
+    until: float
+    limit: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """Call the provider now. `doubtful` is an earlier call of which nobody knows the end."""
+
+    account: str
+    key_index: int
+    started: float
+    attempt: int
+    latest_deadline: float
+    doubtful: Mapping[str, Any] | None
+
+
+Claimed = Expired | Done | Own | Busy | Spent | Later | Run
+
+
+@dataclass(frozen=True)
+class Result:
+    """What `commit` is to store.
+
+    Attributes:
+        events: msgpack, to be published once this is stored.
+        keep_s: For how long an answer is fresh, at least, in seconds.
+        shared_s: For how long an error is shared with newcomers, in seconds; 0: not at all.
+        retry_at: An error gives way while somebody waits beyond this instant; 0: never.
+        bill: Units really used, of `requests`, `tokens`, `usd`; a missing one stays as reserved.
+    """
+
+    outcome: Outcome
+    events: bytes = b""
+    keep_s: float = 0.0
+    shared_s: float = 0.0
+    retry_at: float = 0.0
+    bill: Mapping[str, float] | None = None
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The outcome stands; these waiters have not got it. A `duplicate` came second."""
+
+    outcome: Outcome
+    payer: str
+    events: bytes
+    waiters: tuple[Waiter, ...]
+    duplicate: bool = False
+
+
+@dataclass(frozen=True)
+class Stale:
+    """The claim has passed to another worker; his outcome will count."""
+
+
+@dataclass(frozen=True)
+class Living:
+    """Somebody has time for another try."""
+
+
+Committed = Stored | Stale | Living
+
+
+class Flights:
+    """The six scripts on one Redis.
+
+    Args:
+        redis: Connected with `decode_responses=False`; not closed here.
+        prefix: Put before every key, for fleets that share a Redis.
+    """
+
+    def __init__(self, redis: Redis, prefix: str = "") -> None:
+        self._redis = redis
+        self.prefix = f"{prefix}{_LAYOUT}:"
+        self._hashes: dict[str, str] = {}
+        self._loading = asyncio.Lock()
+
+    async def admit(self, admissions: Sequence[Admission]) -> list[Admitted]:
+        """Admits requests, all in one round trip, in their order."""
+        calls = [(a.fingerprint, self._admission(a)) for a in admissions]
+        return [_admitted(answer) for answer in await self._run_all("admit", calls)]
+
+    async def claim(self, fingerprint: str, waiter: Waiter, terms: ClaimTerms) -> Claimed:
+        """Asks for the right to call the provider now, with every permit it takes."""
+        answer = await self._run(
+            "claim",
+            fingerprint,
+            **_of(waiter),
+            worker=terms.worker,
+            token=terms.token,
+            lease_s=LEASE_S,
+            max_spends=terms.max_spends,
+            call=_pack(terms.call),
+            permit_key=self._permit_key(terms.token),
+            limits=terms.limits,
+            closed=terms.closed,
+            accounts=terms.accounts,
+            used_key=terms.used_key,
+        )
+        return _claimed(answer)
+
+    async def renew(
+        self, fingerprint: str, waiter: Waiter, terms: ClaimTerms, run: Run, leases: Sequence[str]
+    ) -> Literal["mine", "unwanted", "lost"]:
+        """Keeps the claim and its concurrency leases for another 15 s."""
+        answer = await self._run(
+            "renew",
+            fingerprint,
+            **_of(waiter),
+            worker=terms.worker,
+            token=terms.token,
+            lease_s=LEASE_S,
+            started=run.started,
+            call=_pack({**terms.call, "account": run.account, "started": run.started}),
+            leases=list(leases),
+        )
+        verdict: Literal["mine", "unwanted", "lost"] = answer[0].decode()  # type: ignore[assignment]
+        return verdict
+
+    async def commit(
+        self, fingerprint: str, waiter: Waiter, token: str, started: float, result: Result
+    ) -> Committed:
+        """Stores what a call came to, and settles its permits with the bill."""
+        answer = await self._run(
+            "commit",
+            fingerprint,
+            **_of(waiter),
+            token=token,
+            started=started,
+            permit_key=self._permit_key(token),
+            ok=result.outcome.status == "ok",
+            outcome=result.outcome.to_bytes(),
+            events=result.events,
+            keep_s=result.keep_s,
+            shared_s=result.shared_s,
+            retry_at=result.retry_at,
+            bill=dict(result.bill or {}),
+        )
+        return _committed(answer)
+
+    async def release(
+        self,
+        fingerprint: str,
+        token: str,
+        *,
+        closed: Mapping[str, float] | None = None,
+        parked_until: float = 0.0,
+        billed: bool = False,
+        sent: bool = True,
+    ) -> tuple[bool, int]:
+        """Gives the claim up after a retryable error.
+
+        Args:
+            fingerprint: The flight.
+            token: The claim's.
+            closed: Keys to close for every replica, with the instant until which.
+            parked_until: When the job comes back from a retry tier; 0: it is not parked.
+            billed: The provider may have charged; the spend stays counted.
+            sent: False when nothing left this machine: the permits go back.
+
+        Returns:
+            Whether the claim was still ours, and the attempts so far.
+        """
+        answer = await self._run(
+            "release",
+            fingerprint,
+            token=token,
+            permit_key=self._permit_key(token),
+            closed=[{"key": key, "until_": until} for key, until in (closed or {}).items()],
+            parked_until=parked_until,
+            billed=billed,
+            sent=sent,
+        )
+        return answer[0] == b"mine", int(answer[1])
+
+    async def settle(self, fingerprint: str, waiters: Sequence[Waiter], *, events: bool = False) -> None:
+        """Marks waiters as served, and the events as published."""
+        await self.settle_all([(fingerprint, waiters, events)])
+
+    async def settle_all(self, settlements: Sequence[tuple[str, Sequence[Waiter], bool]]) -> None:
+        """`settle` for several flights, in one round trip."""
+        calls = [
+            (
+                fingerprint,
+                {
+                    "waiters": [{"key": w.key, "deadline": w.deadline} for w in waiters],
+                    "events": events,
+                },
+            )
+            for fingerprint, waiters, events in settlements
+        ]
+        await self._run_all("settle", calls)
+
+    async def now(self) -> float:
+        """Redis's clock, in epoch seconds."""
+        try:
+            seconds, microseconds = await self._redis.time()
+        except (RedisError, OSError) as error:
+            raise StateAway(str(error)) from error
+        return seconds + microseconds / 1e6
+
+    def _permit_key(self, token: str) -> str:
+        return f"{self.prefix}permit:{token}"
+
+    @staticmethod
+    def _admission(admission: Admission) -> dict[str, Any]:
+        waiter = admission.waiter
+        return {
+            **_of(waiter),
+            "rank": waiter.priority.rank,
+            "durable": waiter.durable,
+            "max_age_s": admission.max_age_s,
+            "keep_s": admission.keep_s,
+            "backoff_s": BACKOFF_S,
+            "longest_backoff_s": LONGEST_BACKOFF_S,
+            "limits": admission.limits,
+        }
+
+    async def _run(self, script: str, fingerprint: str, **arguments: Any) -> list[bytes]:
+        return (await self._run_all(script, [(fingerprint, arguments)]))[0]
+
+    async def _run_all(
+        self, script: str, calls: Sequence[tuple[str, Mapping[str, Any]]]
+    ) -> list[list[bytes]]:
+        if not calls:
+            return []
+        try:
+            for _ in range(2):
+                if script not in self._hashes:
+                    await self._load()
+                try:
+                    return await self._evaluate(self._hashes[script], calls)
+                except NoScriptError:  # a new or flushed Redis: nothing was run, so all can run again
+                    self._hashes.clear()
+            raise StateAway("Redis forgets its scripts as soon as they are loaded")
+        except (RedisError, OSError) as error:
+            raise StateAway(f"{type(error).__name__}: {error}") from error
+
+    async def _evaluate(self, sha: str, calls: Sequence[tuple[str, Mapping[str, Any]]]) -> list[list[bytes]]:
+        if len(calls) == 1:
+            fingerprint, arguments = calls[0]
+            single: list[bytes] = await self._redis.evalsha(
+                sha, 3, *self._keys(fingerprint), _pack(arguments)
+            )
+            return [single]
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for fingerprint, arguments in calls:
+                pipeline.evalsha(sha, 3, *self._keys(fingerprint), _pack(arguments))
+            answers: list[list[bytes]] = await pipeline.execute()
+        return answers
+
+    async def _load(self) -> None:
+        async with self._loading:
+            for name in _SCRIPTS:
+                self._hashes[name] = await self._redis.script_load(_source(name))
+
+    def _keys(self, fingerprint: str) -> tuple[str, str, str]:
+        return (
+            f"{self.prefix}flight:{fingerprint}",
+            f"{self.prefix}waiters:{fingerprint}",
+            f"{self.prefix}served:{fingerprint}",
+        )
+
+
+def _source(name: str) -> str:
+    folder = resources.files("broker").joinpath("scripts")
+    parts = [folder.joinpath(f"{part}.lua").read_text("utf-8") for part in ("prelude", name)]
+    return "\n".join(parts)
+
+
+def _pack(value: Any) -> bytes:
+    packed: bytes = msgpack.packb(value, use_bin_type=False)
+    return packed
+
+
+def _of(waiter: Waiter) -> dict[str, Any]:
+    return {"key": waiter.key, "waiter": waiter.to_bytes(), "deadline": waiter.deadline}
+
+
+def _waiters(packed: Sequence[bytes]) -> tuple[Waiter, ...]:
+    return tuple(Waiter.from_bytes(blob) for blob in packed)
+
+
+def _call(packed: bytes) -> Mapping[str, Any] | None:
+    return msgpack.unpackb(packed) if packed else None
+
+
+def _admitted(answer: list[bytes]) -> Admitted:
+    match answer:
+        case [b"hit", why, outcome, payer]:
+            kept = Outcome.from_bytes(outcome) if outcome else None
+            return Hit(why.decode(), kept, payer.decode())  # type: ignore[arg-type]
+        case [b"joined"]:
+            return Joined()
+        case [b"lead", leads]:
+            return Lead(int(leads))
+        case [b"wait", until, booked, limit]:
+            return Wait(float(until), booked == b"1", limit.decode())
+        case _:
+            raise AssertionError(f"admit.lua answered {answer[:1]}")
+
+
+def _claimed(answer: list[bytes]) -> Claimed:
+    match answer:
+        case [b"expired"]:
+            return Expired()
+        case [b"done", outcome, payer, events, *waiters]:
+            return Done(Outcome.from_bytes(outcome), payer.decode(), events, _waiters(waiters))
+        case [b"own"]:
+            return Own()
+        case [b"busy", until]:
+            return Busy(float(until))
+        case [b"spent", spends, started, doubtful]:
+            return Spent(int(spends), float(started), _call(doubtful))
+        case [b"later", until, limit]:
+            return Later(float(until), limit.decode())
+        case [b"run", account, key, started, attempt, latest, doubtful]:
+            return Run(
+                account.decode(),
+                int(key),
+                float(started),
+                int(attempt),
+                float(latest),
+                _call(doubtful),
+            )
+        case _:
+            raise AssertionError(f"claim.lua answered {answer[:1]}")
+
+
+def _committed(answer: list[bytes]) -> Committed:
+    match answer:
+        case [b"stored" | b"duplicate" as verdict, payer, events, outcome, *waiters]:
+            return Stored(
+                Outcome.from_bytes(outcome),
+                payer.decode(),
+                events,
+                _waiters(waiters),
+                duplicate=verdict == b"duplicate",
+            )
+        case [b"stale"]:
+            return Stale()
+        case [b"living"]:
+            return Living()
+        case _:
+            raise AssertionError(f"commit.lua answered {answer[:1]}")

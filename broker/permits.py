@@ -1,0 +1,109 @@
+"""Which limits a claim must pass, in the form that `claim.lua` takes."""
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from broker.flights import ClaimTerms
+from topology.fleet import Account, Fleet, Model, Provider
+from topology.limits import Limit, day_offset_s
+from topology.messages import Job
+from topology.route import estimated_cost_usd, estimated_tokens
+
+
+@dataclass(frozen=True)
+class Permits:
+    """Builds the terms of claims for one provider.
+
+    Args:
+        fleet: The configuration.
+        provider: Whose calls these are.
+        prefix: What all keys begin with, as `Flights.prefix`.
+        worker: The worker's id, new for each process.
+    """
+
+    fleet: Fleet
+    provider: Provider
+    prefix: str
+    worker: str
+
+    def terms(self, job: Job, model: Model) -> ClaimTerms:
+        """The terms under which this job may be claimed."""
+        costs = self._costs(job, model)
+        name = self.provider.name
+        return ClaimTerms(
+            worker=self.worker,
+            token=secrets.token_hex(12),
+            max_spends=self.fleet.fleet.max_spends,
+            call={
+                "provider": name,
+                "model": model.id,
+                "request_id": job.waiter.id,
+                "agent": job.waiter.agent,
+                "worker": self.worker,
+            },
+            limits=(
+                *self._leases("fleet", self.fleet.fleet.concurrency),
+                *self._leases(name, self.provider.concurrency),
+                *(self._rate(name, limit, costs) for limit in self.provider.limits),
+            ),
+            closed=(self.closed_key(),),
+            accounts=tuple(self._account(a, model, costs) for a in self.provider.quota_owners)
+            or (self._account(None, model, costs),),
+            used_key=f"{self.prefix}used:{name}:{datetime.now(UTC):%Y-%m-%d}",
+        )
+
+    def closed_key(self, *scope: str) -> str:
+        """What closes the provider, or a part of it: an account, a key's origin, a model of an account."""
+        return ":".join((f"{self.prefix}closed", self.provider.name, *scope))
+
+    def leases_of(self, account: str, model: Model, terms: ClaimTerms) -> tuple[str, ...]:
+        """The concurrency leases that a claim holds, to be renewed with it."""
+        chosen = next(a for a in terms.accounts if a["name"] == account)
+        limits = (*terms.limits, *chosen["limits"])
+        return tuple(limit["key"] for limit in limits if limit["kind"] == "lease")
+
+    def _account(self, account: Account | None, model: Model, costs: Mapping[str, float]) -> dict[str, Any]:
+        name = account.name if account else "keyless"
+        scope = f"{self.provider.name}:{name}"
+        origins = [key.origin for key in account.api_keys] if account else ["none"]
+        return {
+            "name": name,
+            "closed": [self.closed_key(name), self.closed_key(name, model.id)],
+            "keys": [{"closed": [self.closed_key(name, origin)]} for origin in origins],
+            "limits": [
+                *self._leases(scope, account.concurrency if account else None),
+                *self._leases(f"{scope}:{model.id}", model.concurrency),
+                *(self._rate(scope, limit, costs) for limit in (account.limits if account else ())),
+                *(self._rate(f"{scope}:{model.id}", limit, costs) for limit in model.limits),
+            ],
+        }
+
+    def _leases(self, scope: str, amount: int | None) -> tuple[dict[str, Any], ...]:
+        if amount is None:
+            return ()
+        key = f"{self.prefix}lease:{scope}"
+        return ({"kind": "lease", "key": key, "amount": amount, "name": f"{scope} concurrency"},)
+
+    def _rate(self, scope: str, limit: Limit, costs: Mapping[str, float]) -> dict[str, Any]:
+        return {
+            "kind": "fixed" if limit.counting == "fixed" else "sliding",
+            "key": f"{self.prefix}rate:{scope}:{limit.name}",
+            "amount": limit.amount,
+            "window_s": limit.window_s,
+            "offset_s": day_offset_s(self.provider.day_resets_at),
+            "unit": limit.unit,
+            "cost": costs[limit.unit],
+            "name": f"{scope} {limit.name}",
+        }
+
+    @staticmethod
+    def _costs(job: Job, model: Model) -> dict[str, float]:
+        return {
+            "requests": 1.0,
+            "tokens": float(sum(estimated_tokens(job.request))),
+            # A price that is not known cannot be held against a budget; the reports say so.
+            "usd": estimated_cost_usd(model, job.request) or 0.0,
+        }

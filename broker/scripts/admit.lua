@@ -1,0 +1,85 @@
+-- admit: what becomes of a request that has reached the entrance.
+--
+-- KEYS  flight, waiters, served
+-- ARGV  msgpack map: key, waiter, deadline, rank (0 most urgent), durable, max_age_s (how old an answer
+--       may be; 0 takes none), keep_s (how long its own answer is fresh), backoff_s, longest_backoff_s,
+--       limits: [{key, amount, window_s, name}] of the agent and the fleet, in that order
+-- Returns one of
+--   hit, why (served|known|fresh), outcome ('' when nothing is kept), payer
+--   joined
+--   lead, leads so far
+--   wait, instant, booked (1) or behind the deadline (0), limit
+
+local a = cmsgpack.unpack(ARGV[1])
+local now = clock()
+local f = read_flight(
+  'state', 'opened', 'leads', 'published_at', 'published_by', 'published_rank', 'parked_until',
+  'lease_until', 'done_at', 'fresh_until', 'keep_s'
+)
+
+local function hit(why)
+  local answer = redis.call('HMGET', FLIGHT, 'outcome', 'payer')
+  return {'hit', why, answer[1] or '', answer[2] or ''}
+end
+
+if redis.call('ZSCORE', SERVED, a.key) then
+  return hit('served')
+end
+if f.state == 'done' and redis.call('HEXISTS', WAITERS, a.key) == 1 then
+  return hit('known')
+end
+if f.fresh_until and now < f.fresh_until and now - f.done_at < a.max_age_s then
+  return hit('fresh')
+end
+
+-- From here it waits. The address is overwritten: it may have moved.
+redis.call('HSET', WAITERS, a.key, a.waiter)
+redis.call('ZREMRANGEBYSCORE', SERVED, '-inf', text(now))
+keep_until(a.deadline + GRACE)
+
+local open = f.state == 'queued' or f.state == 'running'
+if open and a.keep_s > (f.keep_s or 0) then
+  redis.call('HSET', FLIGHT, 'keep_s', a.keep_s)
+end
+
+if f.state == 'running' and f.lease_until > now then
+  return {'joined'}
+end
+if open and f.published_at then
+  local backoff = math.min(a.backoff_s * 2 ^ (f.leads - 1), a.longest_backoff_s)
+  local alive = now < f.published_at + backoff and (f.parked_until or 0) <= now
+  if alive and f.published_by ~= a.key and f.published_rank <= a.rank and not a.durable then
+    return {'joined'}
+  end
+end
+
+-- Only what leads is limited. A refusal books an instant for this id, so that it passes then; one limit
+-- after the other, so that who waits for his own does not hold up those behind him in the fleet's.
+for _, limit in ipairs(a.limits) do
+  local booked = tonumber(redis.call('ZSCORE', limit.key, a.key) or nil)
+  if not booked then
+    redis.call('ZREMRANGEBYSCORE', limit.key, '-inf', text(now - limit.window_s))
+    local nth = redis.call('ZRANGE', limit.key, -limit.amount, -limit.amount, 'WITHSCORES')
+    booked = nth[2] and math.max(now, tonumber(nth[2]) + limit.window_s) or now
+    if booked >= a.deadline then
+      return {'wait', text(booked), '0', limit.name}
+    end
+    redis.call('ZADD', limit.key, text(booked), a.key)
+    redis.call('EXPIREAT', limit.key, math.ceil(booked + limit.window_s) + 1)
+  end
+  if booked > now then
+    return {'wait', text(booked), '1', limit.name}
+  end
+end
+
+if open then
+  redis.call('HINCRBY', FLIGHT, 'leads', 1)
+else
+  redis.call('HDEL', FLIGHT, 'token', 'worker', 'lease_until', 'started', 'call', 'events')
+  redis.call('HSET', FLIGHT, 'state', 'queued', 'opened', text(now), 'payer', a.key, 'leads', 1,
+    'spends', 0, 'attempts', 0, 'keep_s', a.keep_s)
+end
+redis.call('HSET', FLIGHT, 'published_at', text(now), 'published_by', a.key, 'published_rank', a.rank,
+  'parked_until', 0)
+keep_until(a.deadline + GRACE)
+return {'lead', tostring(open and f.leads + 1 or 1)}

@@ -1,0 +1,127 @@
+-- claim: may this worker call the provider for this flight, now?
+--
+-- KEYS  flight, waiters, served
+-- ARGV  msgpack map: key, waiter, deadline (the job's own waiter), worker, token, lease_s, max_spends,
+--       call (msgpack, what a later claimant needs to report this one as doubtful), permit_key,
+--       limits: shared ones, closed: [key], used_key,
+--       accounts: [{name, limits, keys: [{closed: [key]}], closed: [key]}]
+-- Returns one of
+--   expired                               nobody waits any more; the flight ends here
+--   done, outcome, payer, events, waiter...    the answer is there; these have not got it
+--   own                                   this process runs it
+--   busy, instant                         somebody else runs it, his lease ends then
+--   spent, spends, started, doubtful call or ''   max_spends is used up; the claim is for committing that
+--   later, instant, limit                 permits are refused until then
+--   run, account, key index, started, attempt, latest deadline, doubtful call or ''
+
+local a = cmsgpack.unpack(ARGV[1])
+local now = clock()
+local f = read_flight(
+  'state', 'token', 'worker', 'lease_until', 'spends', 'attempts', 'call', 'outcome', 'payer', 'events'
+)
+
+-- Missing means finished long ago, or lost by Redis: the job's own deadline tells which.
+if not f.state and a.deadline <= now then
+  return {'expired'}
+end
+
+remember(a.key, a.waiter, a.deadline)
+
+if f.state == 'done' then
+  return append_waiters({'done', f.outcome, f.payer or '', f.events or ''})
+end
+
+local leased = f.state == 'running' and f.lease_until > now
+if leased and f.worker == a.worker then
+  return {'own'}
+end
+if leased then
+  return {'busy', text(f.lease_until)}
+end
+
+local latest = latest_deadline()
+if latest <= now then
+  redis.call('HSET', FLIGHT, 'state', 'ended')
+  redis.call('HDEL', FLIGHT, 'token', 'worker', 'lease_until', 'call')
+  return {'expired'}
+end
+-- A claim that nobody gave up, whose lease is over: its call may have been made, and billed.
+local doubtful = f.state == 'running' and f.call or ''
+
+if (f.spends or 0) >= a.max_spends then
+  -- The token lets this worker, and nobody after it, commit the error.
+  redis.call('HSET', FLIGHT, 'state', 'running', 'token', a.token, 'worker', a.worker,
+    'lease_until', text(now + a.lease_s), 'started', text(now))
+  redis.call('HDEL', FLIGHT, 'call')
+  return {'spent', tostring(f.spends), text(now), doubtful}
+end
+
+local function closed_until(keys, wait, name)
+  for _, key in ipairs(keys) do
+    local instant = tonumber(redis.call('GET', key) or '0')
+    if instant > now and (not wait or instant > wait) then
+      wait, name = instant, 'closed'
+    end
+  end
+  return wait, name
+end
+
+local wait, name = closed_until(a.closed)
+wait, name = latest_wait(a.limits, now, wait, name)
+
+-- Among the accounts that grant, the one that was used least; else the first to grant again.
+local chosen, chosen_key, least, soonest, soonest_name
+for _, account in ipairs(a.accounts) do
+  local until_, why = closed_until(account.closed)
+  until_, why = latest_wait(account.limits, now, until_, why)
+  local open_key, key_until
+  for index, key in ipairs(account.keys) do
+    local instant = closed_until(key.closed)
+    if not instant then
+      open_key = open_key or index
+    elseif not key_until or instant < key_until then
+      key_until = instant
+    end
+  end
+  if not open_key and (not until_ or key_until > until_) then
+    until_, why = key_until, 'key'
+  end
+  if until_ then
+    if not soonest or until_ < soonest then
+      soonest, soonest_name = until_, why
+    end
+  else
+    local used = tonumber(redis.call('ZSCORE', a.used_key, account.name) or '0')
+    if not chosen or used < least then
+      chosen, chosen_key, least = account, open_key, used
+    end
+  end
+end
+if not chosen and (not wait or soonest > wait) then
+  wait, name = soonest, soonest_name
+end
+if wait then
+  return {'later', text(wait), name}
+end
+
+local limits = {}
+for _, list in ipairs({a.limits, chosen.limits}) do
+  for _, limit in ipairs(list) do
+    limits[#limits + 1] = limit
+  end
+end
+take_permits(limits, a.token, now, a.lease_s, a.permit_key)
+redis.call('ZINCRBY', a.used_key, 1, chosen.name)
+redis.call('EXPIRE', a.used_key, 172800)
+
+local call = cmsgpack.unpack(a.call)
+call.account, call.started = chosen.name, now
+redis.call('HSET', FLIGHT, 'state', 'running', 'token', a.token, 'worker', a.worker,
+  'lease_until', text(now + a.lease_s), 'started', text(now), 'call', cmsgpack.pack(call))
+if not f.state then
+  redis.call('HSET', FLIGHT, 'opened', text(now), 'payer', a.key, 'leads', 1)
+end
+redis.call('HINCRBY', FLIGHT, 'spends', 1)
+local attempt = redis.call('HINCRBY', FLIGHT, 'attempts', 1)
+keep_until(latest + GRACE)
+return {'run', chosen.name, tostring(chosen_key - 1), text(now), tostring(attempt), text(latest), doubtful}

@@ -1,0 +1,59 @@
+-- commit: a call has ended in a result, or in an error that ends the flight.
+--
+-- KEYS  flight, waiters, served
+-- ARGV  msgpack map: key, waiter, deadline (the job's own waiter), token, started, permit_key,
+--       ok (a result, or an error), outcome, events (msgpack, what is to be published about it), keep_s,
+--       shared_s (for how long an error is shared with newcomers; 0: not at all),
+--       retry_at (an error gives way while a waiter lives beyond this instant; 0: never),
+--       bill: {requests, tokens, usd}
+-- Returns one of
+--   stored, payer, events, outcome, waiter...      these have no answer yet
+--   duplicate, payer, '', outcome, waiter...       another result came first; this spend was one too many
+--   stale                                          an error of somebody who no longer holds the claim
+--   living                                         somebody has time for another try: release instead
+
+local a = cmsgpack.unpack(ARGV[1])
+local now = clock()
+local f = read_flight('state', 'status', 'token', 'opened', 'result_token', 'keep_s', 'spends', 'payer', 'events')
+
+local function answer(verdict, events)
+  return append_waiters({verdict, redis.call('HGET', FLIGHT, 'payer') or '', events,
+    redis.call('HGET', FLIGHT, 'outcome')})
+end
+
+local repeated = f.state == 'done' and f.result_token == a.token
+if not repeated then
+  if a.ok then
+    if f.state == 'done' and f.status == 'ok' then
+      settle_permits(a.permit_key, a.bill)
+      return answer('duplicate', '')
+    end
+    if f.opened and a.started < f.opened and f.token ~= a.token then
+      settle_permits(a.permit_key, a.bill) -- reopened since: who waits now asked for a newer answer
+      return {'duplicate', f.payer or '', '', a.outcome}
+    end
+  else
+    if f.state and f.token ~= a.token then
+      settle_permits(a.permit_key, a.bill)
+      return {'stale'}
+    end
+    if a.retry_at > 0 and latest_deadline() > a.retry_at then
+      return {'living'}
+    end
+  end
+end
+
+remember(a.key, a.waiter, a.deadline)
+if not repeated then
+  settle_permits(a.permit_key, a.bill)
+  local fresh_s = a.ok and math.max(f.keep_s or 0, a.keep_s) or a.shared_s
+  redis.call('HSET', FLIGHT, 'state', 'done', 'status', a.ok and 'ok' or 'error', 'outcome', a.outcome,
+    'done_at', text(now), 'fresh_until', text(now + fresh_s), 'result_token', a.token,
+    'events', a.events, 'payer', f.payer or a.key)
+  if a.ok and (f.spends or 0) > 0 then
+    redis.call('HINCRBY', FLIGHT, 'spends', -1)
+  end
+  redis.call('HDEL', FLIGHT, 'token', 'worker', 'lease_until', 'call', 'parked_until', 'published_at')
+  keep_until(now + fresh_s)
+end
+return answer('stored', redis.call('HGET', FLIGHT, 'events') or '')

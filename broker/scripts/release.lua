@@ -1,0 +1,29 @@
+-- release: the claim is given up after a retryable error; the flight waits for its next attempt.
+--
+-- KEYS  flight, waiters, served
+-- ARGV  msgpack map: token, permit_key, closed: [{key, until_}], parked_until (0: the job is not parked),
+--       billed (the provider may have charged: the spend stays), sent (false: nothing left this machine, the
+--       permits go back)
+-- Returns  mine, or lost; and the attempts so far
+
+local a = cmsgpack.unpack(ARGV[1])
+local now = clock()
+local f = read_flight('state', 'token', 'spends', 'attempts')
+
+for _, closed in ipairs(a.closed) do
+  local until_ = math.max(closed.until_, tonumber(redis.call('GET', closed.key) or '0'))
+  if until_ > now then
+    redis.call('SET', closed.key, text(until_), 'PX', math.ceil((until_ - now) * 1000))
+  end
+end
+settle_permits(a.permit_key, not a.sent and {requests = 0, tokens = 0, usd = 0} or nil)
+
+if f.state ~= 'running' or f.token ~= a.token then
+  return {'lost', tostring(f.attempts or 0)}
+end
+redis.call('HDEL', FLIGHT, 'token', 'worker', 'lease_until', 'call')
+redis.call('HSET', FLIGHT, 'state', 'queued', 'published_at', text(now), 'parked_until', text(a.parked_until))
+if not a.billed and f.spends > 0 then
+  redis.call('HINCRBY', FLIGHT, 'spends', -1)
+end
+return {'mine', tostring(f.attempts or 0)}

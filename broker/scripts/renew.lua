@@ -1,0 +1,41 @@
+-- renew: this worker still runs the call; its leases go on.
+--
+-- KEYS  flight, waiters, served
+-- ARGV  msgpack map: key, waiter, deadline (the job's own waiter), worker, token, lease_s, started, call,
+--       leases: [key]
+-- Returns one of
+--   mine, stream waiter...   also when Redis had forgotten the claim and it was written back
+--   unwanted                 the last waiter has called it off
+--   lost                     somebody else runs it now, or it is finished
+
+local a = cmsgpack.unpack(ARGV[1])
+local now = clock()
+local f = read_flight('state', 'token')
+
+for _, key in ipairs(a.leases) do
+  redis.call('ZADD', key, text(now + a.lease_s), a.token) -- the call runs, whoever owns the flight
+end
+
+if not f.state then
+  redis.call('HSET', FLIGHT, 'state', 'running', 'token', a.token, 'worker', a.worker, 'opened',
+    text(a.started), 'started', text(a.started), 'call', a.call, 'payer', a.key, 'leads', 1, 'spends', 1,
+    'attempts', 1)
+  remember(a.key, a.waiter, a.deadline)
+elseif f.state ~= 'running' or f.token ~= a.token then
+  return {'lost'}
+end
+redis.call('HSET', FLIGHT, 'lease_until', text(now + a.lease_s))
+-- A call that outlasts every deadline keeps its record: its result must find it.
+keep_until(now + a.lease_s + GRACE)
+
+local packed = redis.call('HVALS', WAITERS)
+if #packed == 0 then
+  return {'unwanted'}
+end
+local answer = {'mine'}
+for _, waiter in ipairs(packed) do
+  if cmsgpack.unpack(waiter).stream then
+    answer[#answer + 1] = waiter
+  end
+end
+return answer

@@ -1,0 +1,22 @@
+-- settle: these waiters have their answer, or want none; never deleted, so that asking again is a hit.
+--
+-- KEYS  flight, waiters, served
+-- ARGV  msgpack map: waiters: [{key, deadline}], events (whether what was to be published, was)
+-- Returns  the number of waiters that are left
+
+local a = cmsgpack.unpack(ARGV[1])
+local now = clock()
+
+local latest = 0
+for _, waiter in ipairs(a.waiters) do
+  redis.call('HDEL', WAITERS, waiter.key)
+  redis.call('ZADD', SERVED, text(math.max(waiter.deadline, now) + GRACE), waiter.key)
+  latest = math.max(latest, waiter.deadline, now)
+end
+if a.events then
+  redis.call('HDEL', FLIGHT, 'events')
+end
+if latest > 0 then
+  keep_until(latest + GRACE)
+end
+return {tostring(redis.call('HLEN', WAITERS))}

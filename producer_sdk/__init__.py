@@ -1,0 +1,42 @@
+"""What an agent imports: the client, its errors, and what a reply looks like."""
+
+from producer_sdk.client import AsyncOptimizer
+from producer_sdk.errors import (
+    AuthenticationFailed,
+    BudgetExhausted,
+    Cancelled,
+    ContentFiltered,
+    ContextTooLong,
+    DeadlineExceeded,
+    InternalError,
+    InvalidRequest,
+    NoModelAvailable,
+    OptimizerError,
+    Overloaded,
+    Permanent,
+    ProviderError,
+    RateLimited,
+    Retryable,
+)
+from topology.messages import Constraints, Reply
+
+__all__ = [
+    "AsyncOptimizer",
+    "AuthenticationFailed",
+    "BudgetExhausted",
+    "Cancelled",
+    "Constraints",
+    "ContentFiltered",
+    "ContextTooLong",
+    "DeadlineExceeded",
+    "InternalError",
+    "InvalidRequest",
+    "NoModelAvailable",
+    "OptimizerError",
+    "Overloaded",
+    "Permanent",
+    "ProviderError",
+    "RateLimited",
+    "Reply",
+    "Retryable",
+]

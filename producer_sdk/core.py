@@ -1,0 +1,157 @@
+"""The client's decisions without any I/O: what is pending, when to send again, whom a reply wakes.
+
+A driver carries: it publishes what `Transmit` names, and tells the caller what `Answered` and `Failed`
+say. Times are seconds of the driver's monotonic clock, which is the authority on every deadline.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from producer_sdk.errors import DeadlineExceeded, OptimizerError, Overloaded, error_of
+from topology.errors import Refused
+from topology.messages import Reply
+
+FIRST_SILENCE_S: Final = 30.0
+LONGEST_SILENCE_S: Final = 600.0
+REFUSED_AGAIN_S: Final = 1.0
+
+
+@dataclass(frozen=True)
+class Transmit:
+    """Publish this request, for the first time or again."""
+
+    id: str
+
+
+@dataclass(frozen=True)
+class Answered:
+    """The call has a result."""
+
+    id: str
+    reply: Reply
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The call has ended in an error."""
+
+    id: str
+    error: OptimizerError
+
+
+Effect = Transmit | Answered | Failed
+
+
+@dataclass
+class _Pending:
+    deadline: float
+    timeout: float
+    send_again_at: float
+    silence_s: float = FIRST_SILENCE_S
+    confirmed: bool = False
+    obstacle: str | None = None
+
+
+class Core:
+    """The pending calls of one client, keyed by request id."""
+
+    def __init__(self) -> None:
+        self._pending: dict[str, _Pending] = {}
+
+    def __len__(self) -> int:
+        return len(self._pending)
+
+    def __contains__(self, request_id: str) -> bool:
+        return request_id in self._pending
+
+    def begin(self, request_id: str, now: float, timeout: float) -> list[Effect]:
+        """A new call, with `timeout` seconds for its answer."""
+        self._pending[request_id] = _Pending(
+            deadline=now + timeout, timeout=timeout, send_again_at=now + FIRST_SILENCE_S
+        )
+        return [Transmit(request_id)]
+
+    def confirmed(self, request_id: str) -> list[Effect]:
+        """The broker has taken the request."""
+        if call := self._pending.get(request_id):
+            call.confirmed, call.obstacle = True, None
+        return []
+
+    def unroutable(self, request_id: str) -> list[Effect]:
+        """No queue takes the request: waiting cannot help."""
+        if self._pending.pop(request_id, None) is None:
+            return []
+        return [
+            Failed(
+                request_id,
+                Overloaded(
+                    "RabbitMQ has no queue for requests: run `optimizer up` or `optimizer topology apply`"
+                ),
+            )
+        ]
+
+    def not_taken(self, request_id: str, now: float, why: str) -> list[Effect]:
+        """Refused, or nobody knows: the same id again, soon."""
+        if call := self._pending.get(request_id):
+            call.obstacle = why
+            call.send_again_at = min(call.send_again_at, now + REFUSED_AGAIN_S)
+        return []
+
+    def reconnected(self, now: float) -> list[Effect]:
+        """A connection is back: whatever is pending is sent again at once, replies may be lost."""
+        return [self._transmit(request_id, call, now) for request_id, call in self._pending.items()]
+
+    def received(self, body: bytes) -> list[Effect]:
+        """A message from the callback queue. What nobody waits for is dropped."""
+        try:
+            reply = Reply.from_bytes(body)
+        except Refused:
+            return []
+        if self._pending.pop(reply.id, None) is None:
+            return []
+        if reply.error is not None:
+            return [Failed(reply.id, error_of(reply.error, reply))]
+        return [Answered(reply.id, reply)]
+
+    def forget(self, request_id: str) -> None:
+        """The caller has gone."""
+        self._pending.pop(request_id, None)
+
+    def due(self, now: float, obstacle: str | None = None) -> list[Effect]:
+        """What has to happen by now: calls past their deadline, requests to send again.
+
+        Args:
+            now: The driver's clock.
+            obstacle: Why nothing can be sent at present, if so; what a failed call's error names.
+        """
+        effects: list[Effect] = []
+        for request_id, call in list(self._pending.items()):
+            if call.deadline <= now:
+                del self._pending[request_id]
+                effects.append(Failed(request_id, _too_late(call, obstacle)))
+            elif call.send_again_at <= now:
+                effects.append(self._transmit(request_id, call, now))
+        return effects
+
+    def next_due(self) -> float | None:
+        """When `due` should be called next; None while nothing is pending."""
+        return min(
+            (min(call.deadline, call.send_again_at) for call in self._pending.values()),
+            default=None,
+        )
+
+    @staticmethod
+    def _transmit(request_id: str, call: _Pending, now: float) -> Transmit:
+        call.send_again_at = now + call.silence_s
+        call.silence_s = min(call.silence_s * 2, LONGEST_SILENCE_S)
+        return Transmit(request_id)
+
+
+def _too_late(call: _Pending, obstacle: str | None) -> OptimizerError:
+    if call.confirmed:
+        return DeadlineExceeded(
+            f"no answer within {call.timeout:g} s; the request was accepted and waited for a "
+            "provider's permit or answer (optimizer status shows where)"
+        )
+    why = obstacle or call.obstacle or "RabbitMQ never confirmed the request"
+    return Overloaded(f"the request could not be handed over within {call.timeout:g} s: {why}")

@@ -1,0 +1,376 @@
+"""The supervised connections to RabbitMQ: one that publishes, confirmed, and one that consumes.
+
+Publishing and consuming have connections of their own, since a broker under an alarm stops reading from
+connections that publish, and acknowledgements would stall with them. Each reconnects by itself, for
+ever, with growing back-off. Nothing is replayed behind the caller's back: a publish whose confirm never
+came is reported as `LOST`, and whoever published decides.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from types import TracebackType
+from typing import Any, Final, Self, cast
+from uuid import uuid4
+
+import aio_pika
+import aiormq
+from aiormq import Channel
+from aiormq.abc import DeliveredMessage
+from pamqp.commands import Basic
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
+
+from producer_sdk.settings import masked
+from topology.messages import CONTENT_TYPE, MAX_BODY_BYTES
+
+log = logging.getLogger("optimizer.transport")
+
+CONNECT_TIMEOUT_S: Final = 10.0
+PUBLISH_TIMEOUT_S: Final = 30.0
+HEARTBEAT_S: Final = 15
+_LONGEST_BACKOFF_S: Final = 5.0
+
+_AWAY: Final = (
+    aiormq.exceptions.AMQPError,
+    aiormq.exceptions.ChannelInvalidStateError,
+    OSError,
+    TimeoutError,
+)
+"""How a broker that is away, or a connection that is lost, shows itself."""
+
+
+class Published(Enum):
+    """What became of a publish."""
+
+    CONFIRMED = auto()
+    """The broker has taken responsibility for it."""
+    RETURNED = auto()
+    """No queue takes this routing key."""
+    REFUSED = auto()
+    """The broker said no."""
+    LOST = auto()
+    """Nobody knows: the connection was lost, or no confirm came in time."""
+
+
+@dataclass(frozen=True)
+class Outgoing:
+    """A message to publish.
+
+    Attributes:
+        correlation_id: The request's id, stable over retransmissions.
+        mandatory: Whether a message that no queue takes is `RETURNED`.
+    """
+
+    exchange: str
+    routing_key: str
+    body: bytes
+    correlation_id: str | None = None
+    reply_to: str | None = None
+    app_id: str | None = None
+    persistent: bool = True
+    mandatory: bool = True
+    headers: Mapping[str, Any] | None = None
+
+    def properties(self) -> Basic.Properties:
+        """The AMQP properties, with a `message_id` that is new for each transmission.
+
+        aiormq matches returned messages by that id, so two transmissions must never share one.
+        """
+        return Basic.Properties(
+            message_id=uuid4().hex,
+            correlation_id=self.correlation_id,
+            reply_to=self.reply_to,
+            app_id=self.app_id,
+            content_type=CONTENT_TYPE,
+            delivery_mode=2 if self.persistent else 1,
+            headers=dict(self.headers) if self.headers else None,
+        )
+
+
+class Supervised:
+    """One connection with one channel that is opened again whenever it is lost.
+
+    Owns its task; entering starts it without waiting for the broker, leaving closes the connection.
+    """
+
+    confirms = False
+
+    def __init__(self, url: str, name: str) -> None:
+        self.url = url
+        self.name = name
+        self.last_error: str | None = None
+        self._channel: Channel | None = None
+        self._up = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        if self._task is None:
+            self._task = asyncio.create_task(self._run(), name=f"connection {self.name}")
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the connection can be used right now."""
+        return self._up.is_set()
+
+    async def wait_until_up(self, timeout: float | None = None) -> bool:
+        """Waits for the connection, at most `timeout` seconds; False when it did not come."""
+        if self._up.is_set():
+            return True
+        try:
+            await asyncio.wait_for(self._up.wait(), timeout)
+        except TimeoutError:
+            return False
+        return True
+
+    def why_down(self) -> str:
+        """One clause for an error's text."""
+        return f"RabbitMQ at {masked(self.url)} cannot be reached ({self.last_error or 'no answer yet'})"
+
+    async def _opened(self, channel: Channel) -> None:
+        """What a fresh channel needs before the connection counts as up."""
+
+    def _lost(self) -> None:
+        """Called when the channel is gone."""
+
+    async def _run(self) -> None:
+        while True:
+            connection = await self._connect()
+            try:
+                channel = await connection.channel(publisher_confirms=self.confirms, on_return_raises=True)
+                underlay = await channel.get_underlay_channel()
+                self._channel = cast("Channel", underlay)
+                await self._opened(self._channel)
+                self._up.set()
+                await asyncio.wait({self._channel.closing})
+                log.warning("connection lost", extra={"connection": self.name})
+            except _AWAY as error:
+                self.last_error = _describe(error)
+                log.warning("channel failed", extra={"connection": self.name, "error": self.last_error})
+                await asyncio.sleep(1.0)  # a missing queue or a refused right will not mend at once
+            finally:
+                self._up.clear()
+                self._channel = None
+                self._lost()
+                with suppress(*_AWAY):
+                    await connection.close()
+
+    async def _connect(self) -> aio_pika.abc.AbstractConnection:
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type(_AWAY),
+            wait=wait_random_exponential(multiplier=0.2, max=_LONGEST_BACKOFF_S),
+            before_sleep=self._note_failure,
+        )
+        async for attempt in retrying:
+            with attempt:
+                connection = await aio_pika.connect(
+                    self.url,
+                    timeout=CONNECT_TIMEOUT_S,
+                    client_properties={"connection_name": self.name},
+                    heartbeat=HEARTBEAT_S,
+                )
+        return connection
+
+    def _note_failure(self, state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        self.last_error = _describe(error) if error else None
+        log.info("broker away", extra={"connection": self.name, "error": self.last_error})
+
+
+class Publisher(Supervised):
+    """Publishes with confirms, pipelined: any number of publishes may wait for theirs at once."""
+
+    confirms = True
+
+    def __init__(self, url: str, name: str, on_reconnect: Callable[[], None] | None = None) -> None:
+        super().__init__(url, f"{name} publishing")
+        self._on_reconnect = on_reconnect
+
+    async def _opened(self, channel: Channel) -> None:
+        if self._on_reconnect is not None:
+            asyncio.get_running_loop().call_soon(self._on_reconnect)
+
+    async def publish(self, message: Outgoing, timeout: float = PUBLISH_TIMEOUT_S) -> Published:
+        """Publishes once and waits for the broker's word, at most `timeout` seconds.
+
+        Raises:
+            ValueError: The body is larger than 8 MiB; it would close the channel for everybody.
+        """
+        if len(message.body) > MAX_BODY_BYTES:
+            raise ValueError(f"{len(message.body)} bytes are more than the limit of {MAX_BODY_BYTES}")
+        if not self._up.is_set() and not await self.wait_until_up(timeout):
+            return Published.LOST
+        channel = self._channel
+        if channel is None:
+            return Published.LOST
+        try:
+            # wait=False: the channel's lock is not held until the socket has drained, so that
+            # publishes overlap; the confirm is awaited all the same.
+            await channel.basic_publish(
+                message.body,
+                exchange=message.exchange,
+                routing_key=message.routing_key,
+                properties=message.properties(),
+                mandatory=message.mandatory,
+                timeout=timeout,
+                wait=False,
+            )
+        except aiormq.exceptions.PublishError:
+            return Published.RETURNED
+        except aiormq.exceptions.DeliveryError:
+            return Published.REFUSED
+        except _AWAY:
+            return Published.LOST
+        return Published.CONFIRMED
+
+
+@dataclass(eq=False)
+class Delivery:
+    """A message that was handed to us and must be acknowledged.
+
+    After its channel is lost it is only a copy: the broker hands the message out again, and acknowledging
+    does nothing.
+    """
+
+    body: bytes
+    exchange: str
+    routing_key: str
+    queue: str
+    redelivered: bool
+    properties: Basic.Properties
+    _tag: int
+    _channel: Channel = field(repr=False)
+    _settled: bool = field(default=False, init=False)
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the broker still counts it as ours."""
+        return not self._settled and not self._channel.is_closed
+
+    async def ack(self) -> None:
+        """Done with; the broker forgets it. A second word on the same delivery is not sent."""
+        if self.is_held:
+            self._settled = True
+            with suppress(*_AWAY):
+                await self._channel.basic_ack(self._tag, wait=False)
+
+    async def give_back(self) -> None:
+        """Not started; the broker hands it out again."""
+        if self.is_held:
+            self._settled = True
+            with suppress(*_AWAY):
+                await self._channel.basic_nack(self._tag, requeue=True, wait=False)
+
+
+@dataclass(eq=False)
+class Subscription:
+    """A consumer of one queue, started again on every new channel until it is dropped.
+
+    Attributes:
+        prefetch: The most deliveries held unacknowledged.
+        on_delivery: Called in order of arrival; must not wait.
+        declare: Called with the channel before consuming, for a queue of the consumer's own.
+        tag: The consumer's tag on the present channel; None while there is none.
+    """
+
+    queue: str
+    prefetch: int
+    on_delivery: Callable[[Delivery], None]
+    declare: Callable[[Channel], Awaitable[object]] | None = None
+    tag: str | None = field(default=None, init=False)
+
+
+class Subscriber(Supervised):
+    """Consumes any number of queues, each with a prefetch of its own, with manual acknowledgement."""
+
+    def __init__(
+        self,
+        url: str,
+        name: str,
+        on_lost: Callable[[], None] | None = None,
+        on_reconnect: Callable[[], None] | None = None,
+    ) -> None:
+        super().__init__(url, f"{name} consuming")
+        self._on_lost = on_lost
+        self._on_reconnect = on_reconnect
+        self._subscriptions: list[Subscription] = []
+        self._lock = asyncio.Lock()
+
+    async def add(self, subscription: Subscription) -> None:
+        """Consumes from now on; on the channel at hand, if there is one."""
+        self._subscriptions.append(subscription)
+        if self._channel is not None and self.is_up:
+            with suppress(*_AWAY):  # the channel is gone: the next one starts it
+                await self._start(self._channel, subscription)
+
+    async def drop(self, subscription: Subscription) -> None:
+        """Stops consuming; what was delivered stays held until it is acknowledged."""
+        self._subscriptions = [s for s in self._subscriptions if s is not subscription]
+        tag, subscription.tag = subscription.tag, None
+        if tag is not None and self._channel is not None:
+            with suppress(*_AWAY):
+                await self._channel.basic_cancel(tag)
+
+    async def _opened(self, channel: Channel) -> None:
+        channel.on_consumer_cancel_callbacks.add(self._cancelled_by_broker)
+        for subscription in list(self._subscriptions):
+            await self._start(channel, subscription)
+        if self._on_reconnect is not None:
+            asyncio.get_running_loop().call_soon(self._on_reconnect)
+
+    async def _start(self, channel: Channel, subscription: Subscription) -> None:
+        async def take(message: DeliveredMessage) -> None:
+            subscription.on_delivery(_delivery(message, subscription.queue, channel))
+
+        async with self._lock:  # prefetch holds for the consumers that are started after it
+            if subscription.declare is not None:
+                await subscription.declare(channel)
+            await channel.basic_qos(prefetch_count=subscription.prefetch)
+            started = await channel.basic_consume(subscription.queue, take)
+            subscription.tag = started.consumer_tag
+
+    async def _cancelled_by_broker(self, _: object) -> None:
+        # A queue was deleted, or a consumer timed out: counted as a lost channel, so that
+        # everything starts again from what the broker says.
+        if self._channel is not None:
+            asyncio.get_running_loop().create_task(self._channel.close(), name="close cancelled channel")
+
+    def _lost(self) -> None:
+        for subscription in self._subscriptions:
+            subscription.tag = None
+        if self._on_lost is not None:
+            self._on_lost()
+
+
+def _delivery(message: DeliveredMessage, queue: str, channel: Channel) -> Delivery:
+    tag = message.delivery_tag
+    assert tag is not None, "a delivery has a tag"  # noqa: S101 - for the type checker; AMQP says so
+    return Delivery(
+        body=bytes(message.body),
+        exchange=message.exchange or "",
+        routing_key=message.routing_key or "",
+        queue=queue,
+        redelivered=bool(message.redelivered),
+        properties=message.header.properties,
+        _tag=tag,
+        _channel=channel,
+    )
+
+
+def _describe(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

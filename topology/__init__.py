@@ -1,0 +1,1 @@
+"""What everybody agrees on, without any I/O: names, messages, configuration, the provider catalogue."""

@@ -1,0 +1,27 @@
+"""The events: what is published on `optimizer.events`, and when.
+
+Prompts, completions and keys are in no event.
+"""
+
+from enum import StrEnum
+
+
+class EventType(StrEnum):
+    """The routing key of an event; `docs/events.md` lists the fields of each."""
+
+    CACHE_HIT = "optimizer.cache.hit"
+    CACHE_MISS = "optimizer.cache.miss"
+    DEDUPE_JOINED = "optimizer.dedupe.joined"
+    RATE_LIMIT = "optimizer.rate_limit"
+    LIMIT_TIGHTENED = "optimizer.limit.tightened"
+    ERROR = "optimizer.error"
+    CALL_COMPLETED = "optimizer.call.completed"
+    CALL_FAILED = "optimizer.call.failed"
+    SPEND_DOUBTFUL = "optimizer.spend.doubtful"
+    SPEND_DUPLICATE = "optimizer.spend.duplicate"
+    RETRY = "optimizer.retry"
+    FAILOVER = "optimizer.failover"
+    DEAD = "optimizer.dead"
+    KEY_DISABLED = "optimizer.key.disabled"
+    REQUEST_COMPLETED = "optimizer.request.completed"
+    WORKER_HEALTH = "optimizer.worker.health"

@@ -1,0 +1,103 @@
+"""What a limit is, and which limits apply to a call."""
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Unit = Literal["requests", "tokens", "usd"]
+Counting = Literal["sliding", "fixed", "bucket"]
+
+_WINDOWS_S: Final = {
+    "second": 1.0,
+    "minute": 60.0,
+    "hour": 3600.0,
+    "day": 86400.0,
+    "month": 30 * 86400.0,
+}
+_SHORT_FORM: Final = re.compile(r"(requests|tokens|usd)_per_(second|minute|hour|day|month)")
+
+
+class Limit(BaseModel):
+    """How much may be spent within a window.
+
+    Exactly one of `requests`, `tokens` and `usd` is set.
+
+    Attributes:
+        window_s: The window's length in seconds.
+        counting: How the provider counts. `sliding` (default): no window of that length, wherever it
+            starts, holds more. `fixed`: calendar windows, days ending at the provider's
+            `day_resets_at`. `bucket`: refills evenly; counted as `sliding`, which never exceeds it.
+        burst: For `bucket`: how much may be spent at once. None means the whole amount.
+        source: Where a limit of the catalogue was read.
+        as_of: When, as an ISO date.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    requests: float | None = Field(default=None, gt=0)
+    tokens: float | None = Field(default=None, gt=0)
+    usd: float | None = Field(default=None, gt=0)
+    window_s: float = Field(gt=0)
+    counting: Counting = "sliding"
+    burst: float | None = Field(default=None, gt=0)
+    source: str | None = None
+    as_of: str | None = None
+
+    @model_validator(mode="after")
+    def _one_unit(self) -> Self:
+        given = [unit for unit in ("requests", "tokens", "usd") if getattr(self, unit) is not None]
+        if len(given) != 1:
+            raise ValueError("a limit names exactly one of requests, tokens and usd")
+        return self
+
+    @property
+    def unit(self) -> Unit:
+        """What is counted."""
+        if self.requests is not None:
+            return "requests"
+        return "tokens" if self.tokens is not None else "usd"
+
+    @property
+    def amount(self) -> float:
+        """How much of the unit fits into a window."""
+        return self.requests or self.tokens or self.usd or 0.0
+
+    @property
+    def name(self) -> str:
+        """A short name that tells limits of one scope apart, such as `requests-60s`."""
+        return f"{self.unit}-{self.window_s:g}s"
+
+
+def collect_short_forms(values: dict[str, Any]) -> dict[str, Any]:
+    """Turns keys like `requests_per_minute = 30` into entries of `limits`.
+
+    Days and months are calendar windows, as providers count them; shorter ones slide.
+    """
+    rest: dict[str, Any] = {}
+    short: list[dict[str, Any]] = []
+    for key, value in values.items():
+        match = _SHORT_FORM.fullmatch(key)
+        if match is None:
+            rest[key] = value
+            continue
+        unit, window = match.groups()
+        counting = "fixed" if window in {"day", "month"} else "sliding"
+        short.append({unit: value, "window_s": _WINDOWS_S[window], "counting": counting})
+    if short:
+        rest["limits"] = [*short, *(rest.get("limits") or [])]
+    return rest
+
+
+def day_offset_s(resets_at: str) -> float:
+    """Seconds after midnight UTC at which a provider's day ends, from `HH:MM UTC`.
+
+    Raises:
+        ValueError: The text has another form.
+    """
+    try:
+        clock = datetime.strptime(resets_at, "%H:%M UTC").replace(tzinfo=UTC)
+    except ValueError:
+        raise ValueError(f"day_resets_at: {resets_at!r} is not of the form '00:00 UTC'") from None
+    return timedelta(hours=clock.hour, minutes=clock.minute).total_seconds()

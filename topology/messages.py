@@ -1,0 +1,350 @@
+"""The wire messages, in msgpack, schema version 1.
+
+Readers ignore fields they do not know, so that an older worker can run beside a newer agent; a field
+is never given another meaning under the same version.
+"""
+
+import secrets
+import time
+from enum import StrEnum
+from typing import Any, ClassVar, Final, Literal, Self
+
+import msgpack
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from topology.errors import ErrorType, Refused
+from topology.names import AGENT_PATTERN, Priority
+
+VERSION: Final = 1
+CONTENT_TYPE: Final = "application/msgpack"
+MAX_BODY_BYTES: Final = 8 * 1024 * 1024
+
+_MAX_DEPTH: Final = 64
+"""How deep params may nest; deeper input is refused before anything recurses into it."""
+
+
+class CacheMode(StrEnum):
+    """What a request may share with others; section 7 of the design."""
+
+    USE = "use"
+    REFRESH = "refresh"
+    JOIN = "join"
+    OFF = "off"
+
+
+class CacheScope(StrEnum):
+    """Among whom answers are shared."""
+
+    FLEET = "fleet"
+    AGENT = "agent"
+
+
+class Source(StrEnum):
+    """Where a reply came from; only `provider` was paid for by this request."""
+
+    PROVIDER = "provider"
+    CACHE = "cache"
+    DEDUPE = "dedupe"
+    DIRECT = "direct"
+
+
+class Constraints(BaseModel):
+    """What a caller demands of the model that answers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    required_capabilities: tuple[str, ...] = ()
+    excluded_providers: tuple[str, ...] = ()
+    max_cost_usd: float | None = Field(default=None, gt=0)
+    max_latency_s: float | None = Field(default=None, gt=0)
+    min_quality: float | None = Field(default=None, ge=0, le=1)
+
+
+class WireMessage(BaseModel):
+    """The base of all that is published: to bytes and back, with the version checked."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+    kind: ClassVar[str] = "message"
+    v: int = VERSION
+
+    def to_bytes(self) -> bytes:
+        """The body as it is published.
+
+        Raises:
+            Refused: The body is larger than 8 MiB.
+        """
+        body: bytes = msgpack.packb(self.model_dump(mode="python"), default=str)
+        if len(body) > MAX_BODY_BYTES:
+            raise Refused(
+                ErrorType.INVALID_REQUEST,
+                f"{self.kind}: {len(body)} bytes are more than the limit of {MAX_BODY_BYTES}; "
+                "send less text, or put attachments behind a URL",
+            )
+        return body
+
+    @classmethod
+    def from_bytes(cls, body: bytes) -> Self:
+        """Reads a body.
+
+        Raises:
+            Refused: It is no msgpack, too large, of an unknown version or of a wrong shape; the text
+                names the field and the remedy.
+        """
+        return cls.from_value(unpack(body, cls.kind))
+
+    @classmethod
+    def from_value(cls, value: dict[str, Any]) -> Self:
+        """Reads an unpacked body; errors as for `from_bytes`."""
+        if value.get("v", VERSION) != VERSION:
+            raise Refused(
+                ErrorType.INVALID_REQUEST,
+                f"{cls.kind}: version v={value.get('v')!r} is not {VERSION}; use an SDK of this release",
+            )
+        try:
+            return cls.model_validate(value)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            field = ".".join(str(part) for part in first["loc"]) or cls.kind
+            raise Refused(ErrorType.INVALID_REQUEST, f"{cls.kind}: {field}: {first['msg']}") from None
+
+
+class Request(WireMessage):
+    """What an agent asks for. Priority and callback queue travel as AMQP properties.
+
+    Attributes:
+        id: The request's stable id; a retransmission carries the same.
+        agent: Who asks; must agree with the routing key.
+        model: `provider/model`, a bare model, or `auto`.
+        params: The OpenAI body: messages, temperature, tools and so on.
+        deadline: Epoch seconds; without one, the fleet's `timeout_s` from arrival.
+        cache_ttl_s: How old an answer may be, in seconds; without one, the fleet's `ttl_s`.
+    """
+
+    kind: ClassVar[str] = "request"
+
+    id: str = Field(min_length=1, max_length=128)
+    agent: str = Field(pattern=f"^{AGENT_PATTERN.pattern}$")
+    agent_type: str | None = Field(default=None, max_length=128)
+    operation: Literal["chat", "embeddings"] = "chat"
+    model: str = Field(default="auto", min_length=1, max_length=256)
+    params: dict[str, Any]
+    task: str | None = Field(default=None, max_length=64)
+    deadline: float | None = Field(default=None, gt=0)
+    cache: CacheMode = CacheMode.USE
+    cache_ttl_s: float | None = Field(default=None, ge=0)
+    cache_scope: CacheScope = CacheScope.FLEET
+    constraints: Constraints = Constraints()
+    stream: bool = False
+    durable: bool = False
+
+
+class Waiter(WireMessage):
+    """A request that gets its answer from a flight, as Redis and a job remember it.
+
+    Attributes:
+        deadline: Epoch seconds, always set.
+        queued_at: Epoch seconds at which a front first saw it.
+    """
+
+    kind: ClassVar[str] = "waiter"
+
+    agent: str
+    id: str
+    reply_to: str | None
+    priority: Priority
+    deadline: float
+    queued_at: float
+    stream: bool = False
+    durable: bool = False
+
+    @property
+    def key(self) -> str:
+        """The waiter's name within its flight."""
+        return f"{self.agent}/{self.id}"
+
+
+class Envelope(WireMessage):
+    """A request on its way round inside the house, with the agent that a front has verified."""
+
+    kind: ClassVar[str] = "envelope"
+
+    request: Request
+    waiter: Waiter
+
+
+class Candidate(BaseModel):
+    """One place where a request can be answered."""
+
+    model_config = ConfigDict(frozen=True)
+
+    provider: str
+    model: str
+
+
+class Job(WireMessage):
+    """The durable message that carries a flight to a provider's pool.
+
+    Attributes:
+        fingerprint: The flight.
+        request: What to ask the provider.
+        waiter: The request that was told to lead.
+        route: The candidates, best first; never empty.
+        position: Which of them this job is for.
+    """
+
+    kind: ClassVar[str] = "job"
+
+    fingerprint: str
+    request: Request
+    waiter: Waiter
+    route: tuple[Candidate, ...] = Field(min_length=1)
+    position: int = Field(default=0, ge=0)
+
+    @property
+    def candidate(self) -> Candidate:
+        """The candidate this job is for."""
+        return self.route[self.position % len(self.route)]
+
+    def at_next_candidate(self) -> "Job":
+        """The same flight for the route's next candidate, the first again after the last."""
+        return self.model_copy(update={"position": (self.position + 1) % len(self.route)})
+
+
+class Usage(BaseModel):
+    """Tokens as the provider counted them; `None` where it did not say."""
+
+    model_config = ConfigDict(frozen=True)
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    total_tokens: int | None = None
+
+
+class Timings(BaseModel):
+    """Where the time went, in seconds."""
+
+    model_config = ConfigDict(frozen=True)
+
+    queued_s: float = 0.0
+    provider_s: float = 0.0
+    total_s: float = 0.0
+
+
+class ErrorReport(BaseModel):
+    """Why a request was not answered."""
+
+    model_config = ConfigDict(frozen=True)
+
+    type: ErrorType
+    message: str
+    retryable: bool = False
+    provider_status: int | None = None
+
+
+class Outcome(WireMessage):
+    """What a flight came to: the part of a reply that all its waiters share."""
+
+    kind: ClassVar[str] = "outcome"
+
+    status: Literal["ok", "error"]
+    body: dict[str, Any] | None = None
+    provider: str | None = None
+    model: str | None = None
+    usage: Usage = Usage()
+    cost_usd: float | None = None
+    provider_s: float = 0.0
+    attempts: int = 0
+    error: ErrorReport | None = None
+
+
+class Reply(WireMessage):
+    """The answer to one request.
+
+    Attributes:
+        status: `ok`, with a `body`, or `error`, with an `error`.
+        source: Where it came from; none for errors that no provider was asked about.
+        body: The OpenAI response, as the provider sent it.
+        cost_usd: What this request cost: 0 when it was shared; `None` when the price is not known.
+        attempts: How often a provider was called for the flight.
+    """
+
+    kind: ClassVar[str] = "reply"
+
+    id: str
+    status: Literal["ok", "error"]
+    source: Source | None = None
+    body: dict[str, Any] | None = None
+    provider: str | None = None
+    model: str | None = None
+    usage: Usage = Usage()
+    cost_usd: float | None = None
+    timings: Timings = Timings()
+    attempts: int = 0
+    error: ErrorReport | None = None
+
+    @property
+    def text(self) -> str:
+        """The first choice's text; empty where the answer has none (tool calls, errors)."""
+        choices = (self.body or {}).get("choices") or []
+        if not choices:
+            return ""
+        content = (choices[0].get("message") or {}).get("content")
+        return content if isinstance(content, str) else ""
+
+
+class Event(WireMessage):
+    """Something that happened, published on `optimizer.events` with its type as routing key."""
+
+    kind: ClassVar[str] = "event"
+    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
+
+    id: str
+    type: str
+    at: float
+    agent: str | None = None
+    request_id: str | None = None
+
+
+def unpack(body: bytes, kind: str = "message") -> dict[str, Any]:
+    """A msgpack body as a dictionary, within bounds on size and depth.
+
+    Raises:
+        Refused: It is not a msgpack map with text keys within those bounds.
+    """
+    if len(body) > MAX_BODY_BYTES:
+        raise Refused(
+            ErrorType.INVALID_REQUEST,
+            f"{kind}: {len(body)} bytes are more than the limit of {MAX_BODY_BYTES}",
+        )
+    try:
+        value = msgpack.unpackb(body, raw=False, strict_map_key=True)
+    except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
+        raise Refused(
+            ErrorType.INVALID_REQUEST, f"{kind}: the body is not msgpack ({type(error).__name__})"
+        ) from None
+    if not isinstance(value, dict):
+        raise Refused(ErrorType.INVALID_REQUEST, f"{kind}: the body is no map but {type(value).__name__}")
+    if _deeper_than(value, _MAX_DEPTH):
+        raise Refused(ErrorType.INVALID_REQUEST, f"{kind}: nested deeper than {_MAX_DEPTH} levels")
+    return value
+
+
+def _deeper_than(value: object, limit: int) -> bool:
+    level: list[object] = [value]
+    for _ in range(limit):
+        inner: list[object] = []
+        for item in level:
+            if isinstance(item, dict):
+                inner.extend(v for v in item.values() if isinstance(v, (dict, list)))
+            elif isinstance(item, list):
+                inner.extend(v for v in item if isinstance(v, (dict, list)))
+        if not inner:
+            return False
+        level = inner
+    return True
+
+
+def new_id() -> str:
+    """A request id: random after a time-ordered head, 32 hex digits."""
+    return f"{int(time.time() * 1000):012x}{secrets.token_hex(10)}"

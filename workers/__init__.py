@@ -1,0 +1,1 @@
+"""The processes between the queues: fronts that admit requests, backends that call providers."""

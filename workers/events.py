@@ -1,0 +1,93 @@
+"""Publishing events: learning events with a confirm, the others as they come."""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Iterable
+from typing import Any, Final
+
+from producer_sdk.transport import Outgoing, Published, Publisher
+from topology import names
+from topology.events import EventType
+from topology.messages import Event, new_id
+
+log = logging.getLogger("optimizer.events")
+
+_MOST_WAITING: Final = 20_000
+_AT_ONCE: Final = 256
+
+
+class Events:
+    """Publishes on `optimizer.events`.
+
+    `emit` never waits and never fails: what cannot be published in time is dropped and counted. Events
+    that the books rest on go through `publish`, whose word can be relied on.
+    """
+
+    def __init__(self, publisher: Publisher, clock: "Clock") -> None:
+        self._publisher = publisher
+        self._clock = clock
+        self._waiting: deque[Event] = deque(maxlen=_MOST_WAITING)
+        self._stirred = asyncio.Event()
+        self.dropped = 0
+
+    def event(self, type_: EventType, **fields: Any) -> Event:
+        """An event that happens now; `agent` and `request_id` are fields like the others."""
+        fields.setdefault("id", new_id())
+        return Event(type=type_.value, at=self._clock.now(), **fields)
+
+    def emit(self, type_: EventType, **fields: Any) -> None:
+        """Publishes soon, if at all."""
+        if len(self._waiting) == _MOST_WAITING:
+            self.dropped += 1
+        self._waiting.append(self.event(type_, **fields))
+        self._stirred.set()
+
+    async def publish(self, bodies: Iterable[bytes]) -> bool:
+        """Publishes packed events; True when every one of them is confirmed."""
+        outcomes = await asyncio.gather(*(self._publish(body) for body in bodies))
+        return all(outcome is Published.CONFIRMED for outcome in outcomes)
+
+    async def run(self) -> None:
+        """Publishes what `emit` was given, until cancelled."""
+        while True:
+            await self._stirred.wait()
+            self._stirred.clear()
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Publishes all that waits, once each."""
+        while self._waiting:
+            batch = [self._waiting.popleft() for _ in range(min(_AT_ONCE, len(self._waiting)))]
+            if not await self.publish(event.to_bytes() for event in batch):
+                self.dropped += 1
+
+    async def _publish(self, body: bytes) -> Published:
+        type_ = Event.from_bytes(body).type
+        return await self._publisher.publish(
+            Outgoing(names.EVENTS, type_, body, mandatory=False), timeout=10.0
+        )
+
+
+class Clock:
+    """Redis's clock as far as this process knows it, in epoch seconds.
+
+    Instants that processes share are Redis's; durations are the monotonic clock's.
+    """
+
+    def __init__(self) -> None:
+        self._ahead_s: float | None = None
+
+    def set(self, shared_now: float) -> None:
+        """Redis has just said what time it is."""
+        self._ahead_s = shared_now - asyncio.get_running_loop().time()
+
+    def now(self) -> float:
+        """The instant, in epoch seconds.
+
+        Raises:
+            RuntimeError: The clock was never set.
+        """
+        if self._ahead_s is None:
+            raise RuntimeError("the clock is read before Redis has said what time it is")
+        return asyncio.get_running_loop().time() + self._ahead_s

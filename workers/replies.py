@@ -1,0 +1,138 @@
+"""Sending what is left when a decision has been made: replies, jobs, messages to a retry tier."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from producer_sdk.transport import Outgoing, Published, Publisher
+from topology import names
+from topology.errors import ErrorType, Refused
+from topology.events import EventType
+from topology.fleet import Fleet
+from topology.messages import ErrorReport, Job, Outcome, Reply, Source, Timings, Waiter
+from topology.names import RetryTier
+from workers.events import Clock, Events
+
+_AT_ONCE: Final = 100
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one waiter is to be told."""
+
+    waiter: Waiter
+    outcome: Outcome
+    source: Source | None
+
+
+class Replies:
+    """Publishes replies to callback queues, each with one bounded try."""
+
+    def __init__(self, publisher: Publisher, events: Events, clock: Clock) -> None:
+        self._publisher = publisher
+        self._events = events
+        self._clock = clock
+
+    async def send(self, answers: Sequence[Answer]) -> list[Waiter]:
+        """Replies to all; returns those who are served: the reply is confirmed, or its queue is gone."""
+        served: list[Waiter] = []
+        for start in range(0, len(answers), _AT_ONCE):
+            part = answers[start : start + _AT_ONCE]
+            outcomes = await asyncio.gather(*(self._send(answer) for answer in part))
+            served += [a.waiter for a, done in zip(part, outcomes, strict=True) if done]
+        return served
+
+    async def _send(self, answer: Answer) -> bool:
+        waiter = answer.waiter
+        reply = _reply(answer, self._clock.now())
+        if waiter.reply_to is None:
+            return True
+        try:
+            body = reply.to_bytes()
+        except Refused as refused:  # over 8 MiB: it would close the channel for everybody
+            too_large = Outcome(status="error", error=report_of(refused))
+            body = _reply(Answer(waiter, too_large, None), self._clock.now()).to_bytes()
+        outcome = await self._publisher.publish(Outgoing("", waiter.reply_to, body, correlation_id=waiter.id))
+        if outcome is Published.CONFIRMED:
+            self._tell(waiter, reply)
+        return outcome in {Published.CONFIRMED, Published.RETURNED}
+
+    def _tell(self, waiter: Waiter, reply: Reply) -> None:
+        common = {"agent": waiter.agent, "request_id": waiter.id, "priority": waiter.priority.value}
+        if reply.error is not None:
+            self._events.emit(
+                EventType.ERROR,
+                **common,
+                error=reply.error.type.value,
+                message=reply.error.message,
+                provider=reply.provider,
+                provider_status=reply.error.provider_status,
+            )
+        self._events.emit(
+            EventType.REQUEST_COMPLETED,
+            **common,
+            status=reply.status,
+            source=reply.source.value if reply.source else None,
+            provider=reply.provider,
+            model=reply.model,
+            cost_usd=reply.cost_usd,
+            total_s=round(reply.timings.total_s, 4),
+        )
+
+
+def _reply(answer: Answer, now: float) -> Reply:
+    waiter, outcome = answer.waiter, answer.outcome
+    total_s = max(0.0, now - waiter.queued_at)
+    paid = answer.source is Source.PROVIDER
+    provider_s = outcome.provider_s if paid else 0.0
+    return Reply(
+        id=waiter.id,
+        status=outcome.status,
+        source=answer.source,
+        body=outcome.body,
+        provider=outcome.provider,
+        model=outcome.model,
+        usage=outcome.usage,
+        cost_usd=outcome.cost_usd if paid or outcome.cost_usd is None else 0.0,
+        timings=Timings(queued_s=max(0.0, total_s - provider_s), provider_s=provider_s, total_s=total_s),
+        attempts=outcome.attempts,
+        error=outcome.error,
+    )
+
+
+def report_of(refused: Refused) -> ErrorReport:
+    """A refusal as it travels in a reply."""
+    return ErrorReport(type=refused.type, message=refused.message, retryable=refused.retryable)
+
+
+def error_outcome(
+    type_: ErrorType, message: str, *, retryable: bool = False, status: int | None = None
+) -> Outcome:
+    """An outcome that is an error."""
+    report = ErrorReport(type=type_, message=message, retryable=retryable, provider_status=status)
+    return Outcome(status="error", error=report)
+
+
+def job_message(fleet: Fleet, job: Job) -> Outgoing:
+    """The job on its way to its candidate's pool, in the lane of its model and its waiter's priority."""
+    return Outgoing(names.JOBS, jobs_queue_of(fleet, job), job.to_bytes(), correlation_id=job.waiter.id)
+
+
+def jobs_queue_of(fleet: Fleet, job: Job) -> str:
+    """The queue of a job's candidate."""
+    candidate = job.candidate
+    provider = fleet.providers.get(candidate.provider)
+    model = provider.model(candidate.model) if provider else None
+    lane = model.lane if model else names.ANY_LANE
+    return names.jobs_queue(candidate.provider, lane, job.waiter.priority)
+
+
+def parked(tier: RetryTier, target_queue: str, body: bytes, correlation_id: str) -> Outgoing:
+    """A message that comes back to `target_queue` when the tier's time is over."""
+    return Outgoing(tier.exchange, target_queue, body, correlation_id=correlation_id)
+
+
+def kept(queue: str, body: bytes, reason: str) -> Outgoing:
+    """A copy for people, with the reason, of something that nobody can be answered about."""
+    return Outgoing("", names.DEAD_KEPT_QUEUE, body, headers={"x-reason": reason[:1000], "x-queue": queue})

@@ -1,0 +1,149 @@
+"""What every worker process has: its connections, the shared state, its events, its heartbeat."""
+
+import asyncio
+import logging
+import math
+import os
+import secrets
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from redis.asyncio import Redis
+
+from broker.flights import RENEW_EVERY_S, Flights, StateAway
+from producer_sdk.transport import Publisher, Subscriber
+from topology.events import EventType
+from topology.fleet import Fleet
+from workers.events import Clock, Events
+from workers.roster import BEAT_S, Roster
+
+log = logging.getLogger("optimizer.worker")
+
+_REDIS_TIMEOUT_S: Final = 10.0
+
+
+@dataclass
+class Worker:
+    """One worker process, whatever its roles.
+
+    Attributes:
+        id: New for each process, so that no successor is mistaken for its predecessor.
+        on_lost: Called when deliveries that are held are ours no longer.
+        on_roster: Called when a worker of the fleet appears or leaves.
+        reports: What each role adds to the heartbeat.
+    """
+
+    id: str
+    fleet: Fleet
+    publisher: Publisher
+    subscriber: Subscriber
+    flights: Flights
+    clock: Clock
+    events: Events
+    roster: Roster
+    roles: tuple[str, ...]
+    on_lost: list[Callable[[], None]] = field(default_factory=list)
+    on_roster: list[Callable[[], None]] = field(default_factory=list)
+    reports: list[Callable[[], Mapping[str, Any]]] = field(default_factory=list)
+    _redis_back_at: float | None = field(default=-math.inf, init=False)
+
+    def redis_failed(self) -> None:
+        """Redis did not answer."""
+        self._redis_back_at = None
+
+    def may_claim(self) -> bool:
+        """Whether Redis has been back for long enough that whoever runs a call has renewed its lease."""
+        now = asyncio.get_running_loop().time()
+        return self._redis_back_at is not None and now - self._redis_back_at > RENEW_EVERY_S
+
+    async def beat(self) -> None:
+        """Says each second that this worker lives, and keeps its clock by Redis's; until cancelled."""
+        while True:
+            try:
+                self.clock.set(await self.flights.now())
+                redis = "up"
+                if self._redis_back_at is None:
+                    self._redis_back_at = asyncio.get_running_loop().time()
+            except StateAway as error:
+                redis = str(error)
+                self.redis_failed()
+            self.report(redis=redis)
+            await asyncio.sleep(BEAT_S)
+
+    def report(self, **fields: Any) -> None:
+        """One heartbeat, with what each role adds."""
+        for report in self.reports:
+            fields |= report()
+        self.events.emit(
+            EventType.WORKER_HEALTH,
+            worker=self.id,
+            roles=list(self.roles),
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            **fields,
+        )
+
+
+@asynccontextmanager
+async def open_worker(
+    fleet: Fleet,
+    amqp_url: str,
+    redis_url: str,
+    roles: tuple[str, ...],
+    prefix: str = "",
+) -> AsyncIterator[Worker]:
+    """Opens what a worker needs and closes it again, last opened first.
+
+    Waits until Redis has told the time; RabbitMQ may still be away.
+    """
+    id_ = f"{'-'.join(role.replace(':', '-') for role in roles)[:40]}-{secrets.token_hex(4)}"
+    on_lost: list[Callable[[], None]] = []
+    on_roster: list[Callable[[], None]] = []
+    async with AsyncExitStack() as stack:
+        redis: Redis = Redis.from_url(
+            redis_url,
+            socket_timeout=_REDIS_TIMEOUT_S,
+            socket_connect_timeout=_REDIS_TIMEOUT_S,
+            client_name=id_,
+        )
+        stack.push_async_callback(redis.aclose)
+        flights = Flights(redis, prefix)
+        clock = Clock()
+        await _until_answered(lambda: _set(clock, flights))
+        publisher = await stack.enter_async_context(Publisher(amqp_url, id_))
+        subscriber = await stack.enter_async_context(
+            Subscriber(amqp_url, id_, on_lost=lambda: _call_all(on_lost))
+        )
+        events = Events(publisher, clock)
+        roster = Roster(id_, lambda: _call_all(on_roster))
+        await roster.listen(subscriber)
+        yield Worker(
+            id=id_, fleet=fleet, publisher=publisher, subscriber=subscriber, flights=flights,
+            clock=clock, events=events, roster=roster, roles=roles, on_lost=on_lost,
+            on_roster=on_roster,
+        )  # fmt: skip
+
+
+async def _set(clock: Clock, flights: Flights) -> None:
+    clock.set(await flights.now())
+
+
+async def _until_answered(ask: Callable[[], Awaitable[None]], pause_s: float = 0.5) -> None:
+    """Asks again until Redis answers; says so once."""
+    said = False
+    while True:
+        try:
+            return await ask()
+        except StateAway as error:
+            if not said:
+                log.warning("Redis is away, waiting for it", extra={"error": str(error)})
+                said = True
+            await asyncio.sleep(pause_s)
+
+
+def _call_all(callbacks: list[Callable[[], None]]) -> None:
+    for callback in callbacks:
+        callback()
