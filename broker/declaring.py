@@ -56,7 +56,11 @@ def virtual_host(amqp_url: str) -> str:
 
 async def _apply_policies(policies: tuple[Policy, ...], vhost: str, management_url: str) -> None:
     try:
-        async with httpx.AsyncClient(base_url=management_url, timeout=_TIMEOUT_S) as client:
+        # The credentials are taken out of the URL: httpx logs URLs.
+        url = httpx.URL(management_url)
+        base_url = url.copy_with(userinfo=b"")
+        auth = (url.username, url.password)
+        async with httpx.AsyncClient(base_url=base_url, auth=auth, timeout=_TIMEOUT_S) as client:
             for policy in policies:
                 answer = await client.put(
                     f"/api/policies/{quote(vhost, safe='')}/{policy.name}",

@@ -130,13 +130,16 @@ class Supervised:
 
     async def wait_until_up(self, timeout: float | None = None) -> bool:
         """Waits for the connection, at most `timeout` seconds; False when it did not come."""
-        if self._up.is_set():
-            return True
+        if self._up.is_set() or self._task is None:
+            return self._up.is_set()
+        waiting = asyncio.ensure_future(self._up.wait())
         try:
-            await asyncio.wait_for(self._up.wait(), timeout)
-        except TimeoutError:
-            return False
-        return True
+            await asyncio.wait({waiting, self._task}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiting.cancel()
+        if self._task is not None and self._task.done() and not self._task.cancelled():
+            self._task.result()  # a fault of ours must not look like a broker that is away
+        return self._up.is_set()
 
     def why_down(self) -> str:
         """One clause for an error's text."""
@@ -152,7 +155,7 @@ class Supervised:
         while True:
             connection = await self._connect()
             try:
-                channel = await connection.channel(publisher_confirms=self.confirms, on_return_raises=True)
+                channel = await connection.channel(publisher_confirms=self.confirms, on_return_raises=self.confirms)
                 underlay = await channel.get_underlay_channel()
                 self._channel = cast("Channel", underlay)
                 await self._opened(self._channel)

@@ -9,12 +9,13 @@ from types import TracebackType
 from typing import Self
 
 from sandbox.nodes.errors import NodeError, NodeFailed
-from sandbox.nodes.ports import remembered_ports, settle_ports
+from sandbox.nodes.ports import is_free, remembered_ports, settle_ports
 from sandbox.nodes.processes import Process, find_again, launch, wait_until
 
 _START_LIMIT = 90.0
 _ADOPTION_LIMIT = 20.0
 _STOP_GRACE = 30.0
+_PORTS_LIMIT = 5.0
 _TAIL_LINES = 20
 
 
@@ -92,8 +93,7 @@ class Node(ABC):
             return
         if self._process.alive:
             self._before_stop()
-        self._process.stop(_STOP_GRACE)
-        self._sweep()
+        self._end(self._process)
         self._pid_file.unlink(missing_ok=True)
         self._process = None  # last, so that an interrupted stop can be repeated
         if not self._keep:
@@ -135,10 +135,17 @@ class Node(ABC):
             if left.alive and self._answers():
                 self._process = left
                 return True
-        if left is not None:
-            left.stop(_STOP_GRACE)
-        self._sweep()
+        if left is None:
+            self._sweep()
+        else:
+            self._end(left)
         return False
+
+    def _end(self, process: Process) -> None:
+        process.stop(_STOP_GRACE)
+        self._sweep()
+        # A killed process is a zombie before the last of its threads has let go of its sockets.
+        wait_until(lambda: all(is_free(port) for port in self._ports.values()), _PORTS_LIMIT)
 
     def _wait_for_answer(self, process: Process) -> None:
         answered = wait_until(lambda: not process.alive or self._answers(), _START_LIMIT)

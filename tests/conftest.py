@@ -1,0 +1,43 @@
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import pytest
+
+from sandbox.nodes import Brokers
+from sandbox.simulator import Settings, SimulatorProcess
+from tests.support.brokers import test_brokers
+from tests.support.house import House, create_vhost, delete_vhost
+
+
+@pytest.fixture(scope="session")
+def brokers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Brokers]:
+    """A real RabbitMQ and a real Redis. Where there are none, this fails; nothing is ever skipped."""
+    with test_brokers(tmp_path_factory.mktemp("brokers")) as found:
+        yield found
+
+
+@pytest.fixture
+def house(brokers: Brokers, tmp_path: Path) -> Iterator[House]:
+    """A virtual host and a key prefix of the test's own."""
+    assert brokers.management_url is not None
+    name = f"test-{secrets.token_hex(6)}"
+    create_vhost(brokers.management_url, name)
+    amqp_url = urlunsplit(urlsplit(brokers.amqp_url)._replace(path=f"/{name}"))
+    yield House(amqp_url, brokers.redis_url, brokers.management_url, name, f"{name}:", tmp_path)
+    delete_vhost(brokers.management_url, name)
+
+
+@pytest.fixture(scope="session")
+def simulator_process() -> Iterator[SimulatorProcess]:
+    with SimulatorProcess(Settings()) as process:
+        yield process
+
+
+@pytest.fixture
+def simulator(simulator_process: SimulatorProcess) -> Iterator[SimulatorProcess]:
+    """A provider that answers at once, with an empty ledger."""
+    simulator_process.change(**Settings().model_dump(mode="json"))
+    simulator_process.reset()
+    yield simulator_process

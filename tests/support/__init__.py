@@ -1,0 +1,1 @@
+"""What the tests share: brokers, a fleet in one process, waiting for a condition."""
