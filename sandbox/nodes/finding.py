@@ -50,6 +50,7 @@ def find_brokers(
     *,
     say: Callable[[str], None],
     compose_file: Path | None = None,
+    fresh: bool = False,
 ) -> Iterator[Brokers]:
     """Find a RabbitMQ and a Redis, starting them where needed, and stop what was started.
 
@@ -64,6 +65,7 @@ def find_brokers(
         say: Is told in one line what starts, for people.
         compose_file: Has services ``rabbitmq`` and ``redis`` on their usual ports of 127.0.0.1;
             ``None`` or a file that does not exist leaves Docker out.
+        fresh: Deletes what private nodes kept in ``folder`` first.
 
     Raises:
         FolderInUse: Another process works in this folder.
@@ -71,6 +73,9 @@ def find_brokers(
         NodeFailed: A server did not start.
     """
     with hold(folder), ExitStack() as stack:
+        if fresh:
+            for node in (RabbitNode(folder / "rabbitmq"), RedisNode(folder / "redis")):
+                node.discard()
         amqp_url = environ.get("OPTIMIZER_AMQP_URL")
         redis_url = environ.get("OPTIMIZER_REDIS_URL")
         if amqp_url and redis_url:

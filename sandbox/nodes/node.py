@@ -99,6 +99,13 @@ class Node(ABC):
         if not self._keep:
             shutil.rmtree(self.folder, ignore_errors=True)
 
+    def discard(self) -> None:
+        """Delete the folder with all data, ending first a server that a killed process left running."""
+        self._ports = remembered_ports(self._ports_file)
+        if (left := find_again(self._pid_file)) is not None:
+            self._end(left)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
     def __enter__(self) -> Self:
         self.start()
         return self

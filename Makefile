@@ -1,0 +1,59 @@
+# Two commands for everybody: `make demo` and `make test`. `make help` lists the rest.
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.up-to-date
+
+WORKLOAD ?= fleet
+PROVIDER ?=
+TRACE ?=
+DEMO_SECONDS ?= 20
+
+.PHONY: help
+help: ## List what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: $(STAMP) ## Make .venv with everything the demo and the tests need; does nothing when it is up to date
+	@sh tools/install-brokers
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed: make PYTHON=python3.12 setup" if sys.version_info < (3, 11) else 0)'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
+	@echo "installing the locked dependencies into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.PHONY: demo
+demo: setup ## 28 agents through a real RabbitMQ, a real Redis and real HTTP (WORKLOAD=trace, PROVIDER=groq)
+	@$(BIN)/python -m sandbox.demo --workload $(WORKLOAD) --seconds $(DEMO_SECONDS) \
+		$(if $(TRACE),--trace $(TRACE)) $(if $(PROVIDER),--provider $(PROVIDER))
+
+.PHONY: test
+test: setup ## All tests, against a real RabbitMQ and a real Redis
+	@$(BIN)/python -m pytest $(ARGS)
+
+.PHONY: check
+check: setup ## Format, lint, types, import rules
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+
+.PHONY: format
+format: setup ## Put the code into its form, and mend what can be mended
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+.PHONY: lock
+lock: ## Compile requirements.lock anew from pyproject.toml (needs uv)
+	@uv pip compile pyproject.toml --extra all --group dev --generate-hashes --no-emit-index-url --no-header \
+		--universal --python-version 3.11 --upgrade --output-file requirements.lock
+
+.PHONY: clean
+clean: ## Remove .venv, caches and what the demo kept
+	@rm -rf $(VENV) .optimizer .mypy_cache .ruff_cache .pytest_cache .hypothesis dist

@@ -1,0 +1,1 @@
+"""What people use: the `optimizer` command and `event_monitor`."""

@@ -1,0 +1,158 @@
+"""The `optimizer` command."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from broker import declaring
+from console.commands import (
+    MANAGEMENT_URL,
+    broker_url,
+    broker_urls,
+    configured_fleet,
+    errors_for_people,
+    run,
+    says,
+)
+from console.logs import log_to_stderr
+from console.up import up_command
+from producer_sdk import AsyncOptimizer, Reply
+from producer_sdk.client import DEFAULT_TIMEOUT_S
+from producer_sdk.settings import AMQP_URL
+from sandbox.simulator import Settings
+from sandbox.simulator import run as run_simulator
+from topology.declaration import declaration
+from topology.names import Priority
+from workers.running import BACKEND, run_roles, stop_on_signals
+
+app = typer.Typer(
+    name="optimizer",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,  # locals can hold keys
+    help="Coordinates the AI API calls of a fleet of agents: nothing accepted is lost, nothing is "
+    "paid twice, waiting beats failing.",
+)
+topology_app = typer.Typer(no_args_is_help=True, help="Exchanges, queues and policies in RabbitMQ.")
+app.add_typer(topology_app, name="topology")
+app.command("up")(up_command)
+
+Config = Annotated[
+    Path | None, typer.Option("--config", help="The fleet's file; default: fleet.toml, if there is one.")
+]
+
+
+@app.command("worker")
+def worker_command(
+    roles: Annotated[list[str], typer.Argument(help="front, backend:<provider>, backend:all")],
+    config: Config = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
+) -> None:
+    """Run one process with these roles, until SIGTERM or Ctrl-C, which drain it.
+
+        optimizer worker front
+        optimizer worker backend:groq backend:openai
+
+    Any number may run, on any machine that reaches the brokers: limits are shared.
+    """
+    log_to_stderr(verbose=verbose)
+    with errors_for_people():
+        fleet = configured_fleet(config, secrets=any(r.startswith(BACKEND) for r in roles))
+        amqp_url, redis_url = broker_urls()
+
+        async def work() -> None:
+            stop = asyncio.Event()
+            stop_on_signals(stop)
+            await run_roles(roles, fleet, amqp_url, redis_url, stop=stop, on_ready=lambda: says("ready"))
+
+        run(work())
+
+
+@app.command("call")
+def call_command(
+    prompt: Annotated[str, typer.Argument(help="What to ask.")],
+    model: Annotated[str, typer.Option(help="provider/model, a bare model, or auto.")] = "auto",
+    priority: Annotated[Priority, typer.Option(help="How urgent it is.")] = Priority.NORMAL,
+    timeout: Annotated[float, typer.Option(help="Seconds within which it ends.")] = DEFAULT_TIMEOUT_S,
+    cache: Annotated[str, typer.Option(help="use, refresh, join or off.")] = "use",
+    agent: Annotated[str, typer.Option(help="Who asks.")] = "operator",
+    max_tokens: Annotated[int | None, typer.Option(help="The most the answer may hold.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The whole reply, as JSON.")] = False,
+) -> None:
+    """Ask once, as an agent would, and print the answer.
+
+    optimizer call "Say hello"
+    optimizer call "Review this" --model groq/openai/gpt-oss-120b --priority high --json
+    """
+    params: dict[str, Any] = {} if max_tokens is None else {"max_tokens": max_tokens}
+
+    async def ask() -> Reply:
+        async with AsyncOptimizer(agent, url=broker_url(AMQP_URL)) as optimizer:
+            return await optimizer.chat(
+                prompt,
+                model=model,
+                priority=priority.value,
+                timeout=timeout,
+                cache=cache,  # type: ignore[arg-type]  # checked by the message itself
+                **params,
+            )
+
+    with errors_for_people():
+        reply = run(ask())
+        typer.echo(json.dumps(reply.model_dump(mode="json")) if as_json else reply.text)
+        if not as_json:
+            cost = "unknown" if reply.cost_usd is None else f"{reply.cost_usd:.6f} USD"
+            where = f"{reply.provider}/{reply.model}"
+            says(f"[{reply.source}, {where}, {reply.timings.total_s:.2f} s, {cost}]")
+
+
+@topology_app.command("apply")
+def apply_command(config: Config = None) -> None:
+    """Declare exchanges, queues, bindings and policies. Doing it again changes nothing."""
+    with errors_for_people():
+        fleet = configured_fleet(config, secrets=False)
+        amqp_url, management_url = broker_url(AMQP_URL), broker_url(MANAGEMENT_URL)
+        whole = declaration(fleet)
+        run(declaring.apply(whole, amqp_url, management_url))
+        counts = (len(whole.exchanges), len(whole.queues), len(whole.policies))
+        typer.echo("{} exchanges, {} queues and {} policies stand".format(*counts))
+
+
+@topology_app.command("check")
+def check_command(config: Config = None) -> None:
+    """Check, without changing anything, that all of it stands; exit 1 and name what does not."""
+    with errors_for_people():
+        fleet = configured_fleet(config, secrets=False)
+        absent = run(declaring.missing(declaration(fleet), broker_url(AMQP_URL)))
+    for name in absent:
+        typer.echo(f"missing: {name}")
+    if absent:
+        says("run: optimizer topology apply")
+        raise typer.Exit(1)
+    typer.echo("all of it stands")
+
+
+@app.command("simulate-provider")
+def simulate_command(
+    settings: Annotated[
+        Path | None, typer.Option(help="A JSON file; python -m sandbox.simulator --help has more.")
+    ] = None,
+    host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0: a free one.")] = 8300,
+    ledger: Annotated[Path | None, typer.Option(help="Append a line for each call.")] = None,
+) -> None:
+    """Run an OpenAI-compatible provider with real limits, latency and faults, and a ledger of calls."""
+    told = Settings.model_validate_json(settings.read_text("utf-8")) if settings else Settings()
+    run_simulator(told, host, port, ledger, lambda url: typer.echo(json.dumps({"base_url": url})))
+
+
+def main() -> None:
+    """The entry point of the command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,204 @@
+"""`optimizer up`: all of it on this machine, until Ctrl-C."""
+
+import asyncio
+import json
+import os
+import secrets
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from broker import declaring
+from console.commands import FLEET_FILE, configured_fleet, errors_for_people, run, says
+from console.logs import log_to_stderr
+from producer_sdk.settings import masked
+from sandbox.nodes import Brokers, find_brokers
+from sandbox.simulator import Latency, Settings, SimulatorProcess
+from topology.declaration import declaration
+from topology.fleet import Fleet
+from topology.loading import ConfigurationError
+from workers.running import run_roles, stop_on_signals
+
+COMPOSE_FILE: Final = Path(__file__).parents[1] / "compose.yaml"
+
+_CONCURRENCY: Final = 32
+_SIMULATED_FLEET: Final = """\
+# Written by `optimizer up --simulate`: one provider, simulated over real HTTP. Nothing real is called.
+[providers.simulated]
+title = "Simulated provider"
+base_url = "{base_url}"
+api_keys = ["file:{key_file}"]
+concurrency = {concurrency}
+
+[[providers.simulated.models]]
+id = "sim-small"
+tasks = ["general", "code"]
+capabilities = ["tools", "json"]
+input_usd_per_mtok = 0.15
+output_usd_per_mtok = 0.60
+
+[[providers.simulated.models]]
+id = "sim-large"
+tasks = ["reasoning", "long_form", "general"]
+capabilities = ["tools", "json"]
+input_usd_per_mtok = 2.50
+output_usd_per_mtok = 10.00
+"""
+
+
+def up_command(
+    config: Annotated[
+        Path | None, typer.Option("--config", help="The fleet's file; default: fleet.toml, if there is one.")
+    ] = None,
+    simulate: Annotated[
+        bool, typer.Option("--simulate", help="A simulated provider instead of real ones.")
+    ] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Forget queues, quotas and cache of earlier runs.")
+    ] = False,
+    folder: Annotated[Path, typer.Option("--folder", help="Where queues, quotas and cache are kept.")] = Path(
+        ".optimizer"
+    ),
+    ready_file: Annotated[
+        Path | None, typer.Option("--ready-file", help="Write the URLs here, as JSON, once all is ready.")
+    ] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
+) -> None:
+    """Run all of it on this machine: brokers, a front and every provider's pool. Ctrl-C drains and stops.
+
+    RabbitMQ and Redis are those of OPTIMIZER_AMQP_URL and OPTIMIZER_REDIS_URL, or Docker's, or private
+    processes in .optimizer/, where queues, quota counters and cache stay until --fresh.
+
+        optimizer up --simulate        try it without a key
+        GROQ_API_KEY=... optimizer up  every provider whose key is in the environment
+        optimizer up --config fleet.toml
+    """
+    log_to_stderr(verbose=verbose)
+    with errors_for_people(), _interruptible(), ExitStack() as stack:
+        if simulate and config is not None:
+            raise ConfigurationError("--simulate and --config exclude each other; leave one out")
+        if not simulate:  # a mistake in the file shows before anything is started
+            configured_fleet(config, secrets=True)
+        brokers = stack.enter_context(
+            find_brokers(folder, os.environ, say=says, compose_file=COMPOSE_FILE, fresh=fresh)
+        )
+        simulators = {"simulated": stack.enter_context(_simulator(folder)).base_url} if simulate else {}
+        path = _write_simulated(folder, simulators["simulated"]) if simulate else config
+        fleet = configured_fleet(path, secrets=True)
+        stack.enter_context(_env_file(folder, brokers))
+        run(_serve(fleet, brokers, folder, simulators, ready_file))
+    says("stopped; nothing that was accepted is lost, and the next start goes on from the queues")
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """While brokers start and stop, SIGTERM unwinds like Ctrl-C; an interrupt is a wanted end."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    except KeyboardInterrupt:
+        says("interrupted")
+        raise typer.Exit(130) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _simulator(folder: Path) -> SimulatorProcess:
+    latency = Latency(kind="lognormal", median_s=0.3, sigma=0.5)
+    settings = Settings(concurrency=_CONCURRENCY, latency=latency)
+    return SimulatorProcess(settings, ledger_path=folder / "ledger.jsonl")
+
+
+def _write_simulated(folder: Path, base_url: str) -> Path:
+    """The file that makes the simulated provider known, also to workers started beside this one."""
+    key_file = folder / "simulated.key"
+    key_file.touch(mode=0o600)
+    key_file.write_text(f"sk-simulated-{secrets.token_hex(8)}\n", "utf-8")
+    path = folder / FLEET_FILE.name
+    text = _SIMULATED_FLEET.format(base_url=base_url, key_file=key_file.resolve(), concurrency=_CONCURRENCY)
+    path.write_text(text, "utf-8")
+    return path
+
+
+@contextmanager
+def _env_file(folder: Path, brokers: Brokers) -> Iterator[None]:
+    """`folder/env`, which agents and commands read when nothing else is given; gone when we are."""
+    path = folder / "env"
+    path.touch(mode=0o600)
+    path.write_text("".join(f"{line}\n" for line in _exports(brokers)), "utf-8")
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _exports(brokers: Brokers) -> list[str]:
+    urls = {
+        "OPTIMIZER_AMQP_URL": brokers.amqp_url,
+        "OPTIMIZER_REDIS_URL": brokers.redis_url,
+        "OPTIMIZER_MANAGEMENT_URL": brokers.management_url,
+    }
+    return [f"export {name}='{url}'" for name, url in urls.items() if url]
+
+
+async def _serve(
+    fleet: Fleet, brokers: Brokers, folder: Path, simulators: dict[str, str], ready_file: Path | None
+) -> None:
+    stop = asyncio.Event()
+    stop_on_signals(stop)
+    if brokers.management_url is None:
+        raise ConfigurationError("OPTIMIZER_MANAGEMENT_URL is not set, and policies need it")
+    await declaring.apply(declaration(fleet), brokers.amqp_url, brokers.management_url)
+
+    def ready() -> None:
+        _announce(fleet, brokers, folder)
+        if ready_file is not None:
+            _write_ready(ready_file, brokers, simulators)
+
+    await run_roles(
+        ["front", "backend:all"], fleet, brokers.amqp_url, brokers.redis_url, stop=stop, on_ready=ready
+    )
+
+
+def _announce(fleet: Fleet, brokers: Brokers, folder: Path) -> None:
+    own = brokers.origin == "private"  # the password of a private node is everybody's
+    says("\nready. In an agent's shell, or nothing at all in this folder:\n")
+    for line in _exports(brokers):
+        says(f"  {line}" if own else f"  {masked_export(line)}")
+    if not own:
+        says(f"  (with passwords in {folder / 'env'})")
+    says("")
+    for provider in fleet.providers.values():
+        models = ", ".join(model.id for model in provider.models[:4]) or "any model"
+        more = " ..." if len(provider.models) > 4 else ""
+        says(f"  {provider.name:<12} {models}{more}")
+    if brokers.management_url:
+        says(f"\n  RabbitMQ's own pages: {masked(brokers.management_url)}")
+    says("  try: optimizer call 'Say hello'     watch: event_monitor 'optimizer.*'     stop: Ctrl-C\n")
+
+
+def masked_export(line: str) -> str:
+    """The line without its URL's password."""
+    name, _, value = line.partition("=")
+    return f"{name}='{masked(value.strip(chr(39)))}'"
+
+
+def _write_ready(path: Path, brokers: Brokers, simulators: dict[str, str]) -> None:
+    facts: dict[str, Any] = {
+        "amqp_url": brokers.amqp_url,
+        "redis_url": brokers.redis_url,
+        "management_url": brokers.management_url,
+        "simulators": simulators,
+    }
+    unfinished = path.with_suffix(".part")  # whoever waits for the file never sees half of it
+    unfinished.touch(mode=0o600)
+    unfinished.write_text(json.dumps(facts), "utf-8")
+    unfinished.rename(path)
