@@ -75,14 +75,18 @@ class Worker:
 
     def report(self, **fields: Any) -> None:
         """One heartbeat, with what each role adds."""
+        pools: dict[str, Any] = {}
         for report in self.reports:
-            fields |= report()
+            facts = dict(report())
+            pools |= facts.pop("providers", {})
+            fields |= facts
         self.events.emit(
             EventType.WORKER_HEALTH,
             worker=self.id,
             roles=list(self.roles),
             host=socket.gethostname(),
             pid=os.getpid(),
+            providers=pools,
             **fields,
         )
 

@@ -1,0 +1,269 @@
+"""`optimizer status` and `optimizer health`: who lives, what waits in the queues, what is wrong."""
+
+import asyncio
+import dataclasses
+import json
+import secrets
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import aio_pika
+import aiormq
+import typer
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from broker import declaring
+from console.commands import FLEET_FILE, run
+from console.watching import amqp_url_or_exit, refuse
+from console.watching_tables import LivePool, LiveWorker, QueueDepth, Status, print_status
+from producer_sdk.settings import REDIS_URL, find_setting, masked
+from producer_sdk.transport import Subscriber
+from topology import names
+from topology.declaration import declaration
+from topology.fleet import Fleet
+from topology.loading import ConfigurationError, load_fleet
+from topology.names import Priority, RetryTier
+from workers.roster import BEAT_S, SILENCE_S, Roster
+from workers.running import BACKEND, FRONT
+
+__all__ = [
+    "LivePool",
+    "LiveWorker",
+    "QueueDepth",
+    "Status",
+    "gather_status",
+    "health_command",
+    "status_command",
+]
+
+LISTEN_S: Final = 1.5 * BEAT_S
+_ANSWER_S: Final = 5.0
+_MOST_NAMED: Final = 5
+
+_AWAY: Final = (
+    aiormq.exceptions.AMQPError,
+    aiormq.exceptions.ChannelInvalidStateError,
+    OSError,
+    TimeoutError,
+)
+
+
+async def gather_status(amqp_url: str, redis_url: str | None, fleet: Fleet | None = None) -> Status:
+    """Listens to the workers, measures the queues, and says what is wrong.
+
+    Takes `LISTEN_S`; where no front or no pool is heard in that time, up to `SILENCE_S`, since only a
+    role that is silent for so long is gone.
+
+    Args:
+        amqp_url: RabbitMQ.
+        redis_url: Redis; None: not asked, but what the workers say of theirs counts.
+        fleet: Whose providers must have queues and pools; None: those that live workers report.
+    """
+    (workers, queues, problems), redis_problems = await asyncio.gather(
+        _ask_rabbitmq(amqp_url, fleet), _ask_redis(redis_url)
+    )
+    return Status(workers, queues, [*problems, *redis_problems])
+
+
+async def _ask_rabbitmq(
+    amqp_url: str, fleet: Fleet | None
+) -> tuple[tuple[LiveWorker, ...], tuple[QueueDepth, ...], list[str]]:
+    try:
+        connection = await aio_pika.connect(amqp_url, timeout=_ANSWER_S)
+        async with connection:
+            missing = await declaring.missing(declaration(fleet or Fleet()), amqp_url)
+            workers = () if names.EVENTS in missing else await _listen(amqp_url)
+            queues = await _measure(connection, _queue_names(workers, fleet))
+    except _AWAY as error:
+        return (), (), [_unreachable("RabbitMQ", amqp_url, error)]
+    missing += [q.name for q in queues if q.ready is None and q.name not in missing]
+    return workers, queues, [*_topology_problems(missing), *_worker_problems(workers, fleet)]
+
+
+async def _ask_redis(redis_url: str | None) -> list[str]:
+    if redis_url is None:
+        return []
+    try:
+        async with Redis.from_url(
+            redis_url,
+            socket_timeout=_ANSWER_S,
+            socket_connect_timeout=_ANSWER_S,
+            retry=Retry(NoBackoff(), 0),
+        ) as redis:
+            await redis.ping()
+    except (RedisError, OSError, ValueError) as error:
+        return [_unreachable("Redis", redis_url, error)]
+    return []
+
+
+async def _listen(amqp_url: str) -> tuple[LiveWorker, ...]:
+    stirred = asyncio.Event()
+    roster = Roster(f"status-{secrets.token_hex(6)}", stirred.set)
+    async with Subscriber(amqp_url, "optimizer status") as subscriber:
+        await roster.listen(subscriber)
+        if not await subscriber.wait_until_up(_ANSWER_S):
+            raise TimeoutError("no answer to a subscription")
+        await asyncio.sleep(LISTEN_S)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SILENCE_S - LISTEN_S):
+                while not _is_manned(roster.workers()):
+                    stirred.clear()
+                    await stirred.wait()
+        reports = roster.workers()
+    return tuple(sorted(map(_live_worker, reports), key=lambda worker: worker.id))
+
+
+def _is_manned(reports: Iterable[Mapping[str, Any]]) -> bool:
+    roles = [str(role) for report in reports for role in report.get("roles") or ()]
+    return FRONT in roles and any(role.startswith(f"{BACKEND}:") for role in roles)
+
+
+def _live_worker(report: Mapping[str, Any]) -> LiveWorker:
+    return LiveWorker(
+        id=str(report.get("worker")),
+        roles=tuple(str(role) for role in report.get("roles") or ()),
+        host=str(report.get("host")),
+        pid=int(report.get("pid") or 0),
+        redis=str(report.get("redis", "unknown")),
+        pools=tuple(
+            LivePool(
+                provider=provider,
+                running=pool.get("running", 0),
+                slots=pool.get("slots", 0),
+                waiting=pool.get("waiting", 0),
+                closed=dict(pool.get("closed") or {}),
+            )
+            for provider, pool in (report.get("providers") or {}).items()
+        ),
+    )
+
+
+def _queue_names(workers: Sequence[LiveWorker], fleet: Fleet | None) -> list[str]:
+    """In the order a request passes them."""
+    lanes = {name: set(provider.lanes) for name, provider in (fleet.providers if fleet else {}).items()}
+    for pool in (pool for worker in workers for pool in worker.pools):
+        lanes.setdefault(pool.provider, {names.ANY_LANE}).update(pool.closed)
+    return [
+        *(names.requests_queue(priority) for priority in Priority),
+        *(
+            names.jobs_queue(provider, lane, priority)
+            for provider in sorted(lanes)
+            for lane in sorted(lanes[provider], key=lambda lane: (lane != names.ANY_LANE, lane))
+            for priority in Priority
+        ),
+        *(tier.queue for tier in RetryTier),
+        names.DEAD_QUEUE,
+        names.DEAD_KEPT_QUEUE,
+    ]
+
+
+async def _measure(
+    connection: aio_pika.abc.AbstractConnection, queues: Sequence[str]
+) -> tuple[QueueDepth, ...]:
+    measured = []
+    channel = await connection.channel()
+    for name in queues:
+        try:
+            answer = (await channel.declare_queue(name, passive=True)).declaration_result
+            measured.append(QueueDepth(name, answer.message_count, answer.consumer_count))
+        except aiormq.exceptions.ChannelNotFoundEntity:
+            measured.append(QueueDepth(name, None, None))
+            channel = await connection.channel()  # a failed passive declaration closes its channel
+    return tuple(measured)
+
+
+def _topology_problems(missing: Sequence[str]) -> list[str]:
+    if not missing:
+        return []
+    named = ", ".join(missing[:_MOST_NAMED])
+    more = f" and {len(missing) - _MOST_NAMED} more" if len(missing) > _MOST_NAMED else ""
+    return [f"topology: RabbitMQ has no {named}{more}; run: optimizer topology apply"]
+
+
+def _worker_problems(workers: Sequence[LiveWorker], fleet: Fleet | None) -> list[str]:
+    problems = []
+    served = {pool.provider for worker in workers for pool in worker.pools}
+    if not any(FRONT in worker.roles for worker in workers):
+        problems.append("no front is alive, so requests wait; run: optimizer worker front")
+    if not served:
+        problems.append("no backend is alive, so jobs wait; run: optimizer worker backend:all")
+    else:
+        problems += [
+            f"{name} has no pool alive, so its jobs wait; run: optimizer worker backend:{name}"
+            for name in (fleet.providers if fleet else ())
+            if name not in served
+        ]
+    problems += [f"{w.id} on {w.host} does not reach Redis ({w.redis})" for w in workers if w.redis != "up"]
+    return problems
+
+
+def _unreachable(what: str, url: str, error: BaseException) -> str:
+    reason = str(error) or type(error).__name__
+    try:
+        where = f" at {masked(url)}"
+    except ValueError:  # no URL, which is what the error says
+        where = ""
+    return f"{what}{where} cannot be reached ({reason})"
+
+
+Config = Annotated[
+    Path | None,
+    typer.Option("--config", help="Whose providers must be served; default: fleet.toml, if there is one."),
+]
+AmqpUrl = Annotated[
+    str | None,
+    typer.Option("--url", metavar="AMQP_URL", help="RabbitMQ; default: OPTIMIZER_AMQP_URL, .optimizer/env."),
+]
+RedisUrl = Annotated[
+    str | None,
+    typer.Option("--redis-url", metavar="URL", help="Redis; default: OPTIMIZER_REDIS_URL, .optimizer/env."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
+
+
+def status_command(
+    config: Config = None, url: AmqpUrl = None, redis_url: RedisUrl = None, as_json: AsJson = False
+) -> None:
+    """Show the workers that live, what waits in the queues, and what is wrong.
+
+    The exit status is 0 whatever it shows; `optimizer health` is for checks.
+    """
+    status = _status_of(config, url, redis_url)
+    if as_json:
+        typer.echo(json.dumps({**dataclasses.asdict(status), "healthy": status.is_healthy}))
+    else:
+        print_status(status, sys.stdout)
+
+
+def health_command(
+    config: Config = None, url: AmqpUrl = None, redis_url: RedisUrl = None, as_json: AsJson = False
+) -> None:
+    """Print `healthy`, or why not and exit 1.
+
+    Healthy is: RabbitMQ and Redis answer, the topology stands, a front and a
+    backend live (with --config, a backend for each of its providers), and
+    every worker reaches Redis.
+    """
+    status = _status_of(config, url, redis_url)
+    if as_json:
+        typer.echo(json.dumps({"healthy": status.is_healthy, "unhealthy": status.unhealthy}))
+    else:
+        typer.echo("\n".join(status.unhealthy) or "healthy")
+    if not status.is_healthy:
+        raise typer.Exit(1)
+
+
+def _status_of(config: Path | None, url: str | None, redis_url: str | None) -> Status:
+    amqp_url = amqp_url_or_exit(url)
+    file = config or (FLEET_FILE if FLEET_FILE.is_file() else None)
+    try:
+        fleet = load_fleet(file, secrets=False) if file else None
+    except ConfigurationError as error:
+        refuse(str(error))
+    return run(gather_status(amqp_url, redis_url or find_setting(REDIS_URL), fleet))

@@ -1,0 +1,131 @@
+"""What `optimizer status` knows, and how it looks on a terminal."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, TextIO
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+_PIPED_WIDTH: Final = 160
+"""Columns when nobody looks: nothing is cut off for `grep`."""
+
+
+@dataclass(frozen=True)
+class LivePool:
+    """A worker's pool for one provider.
+
+    Attributes:
+        running: Calls in flight.
+        slots: This replica's share of the provider's concurrency.
+        waiting: Jobs in its hands that are not started.
+        closed: Lanes that wait, each with the limit it waits for.
+    """
+
+    provider: str
+    running: int
+    slots: int
+    waiting: int
+    closed: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LiveWorker:
+    """A worker process that was heard.
+
+    Attributes:
+        redis: `up`, or why it does not reach Redis.
+    """
+
+    id: str
+    roles: tuple[str, ...]
+    host: str
+    pid: int
+    redis: str
+    pools: tuple[LivePool, ...] = ()
+
+
+@dataclass(frozen=True)
+class QueueDepth:
+    """A queue, as RabbitMQ counts it.
+
+    Attributes:
+        ready: Messages that wait to be handed out; None: there is no such queue.
+        consumers: Who takes from it.
+    """
+
+    name: str
+    ready: int | None
+    consumers: int | None
+
+
+@dataclass(frozen=True)
+class Status:
+    """How the fleet is.
+
+    Attributes:
+        unhealthy: What is wrong, each with its remedy; empty when all is well.
+    """
+
+    workers: tuple[LiveWorker, ...]
+    queues: tuple[QueueDepth, ...]
+    unhealthy: list[str]
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.unhealthy
+
+
+def print_status(status: Status, out: TextIO) -> None:
+    """Writes tables of workers and queues, then what is wrong."""
+    width = None if out.isatty() else _PIPED_WIDTH
+    console = Console(file=out, width=width, highlight=False, markup=False, emoji=False)
+    if status.workers:
+        console.print(_workers_table(status))
+    if status.queues:
+        console.print(_queues_table(status))
+    if status.is_healthy:
+        console.print(Text("healthy", "green"))
+    for reason in status.unhealthy:
+        console.print(Text.assemble(("unhealthy: ", "bold red"), reason), soft_wrap=True)
+
+
+def _workers_table(status: Status) -> Table:
+    table = _table("Worker", "Roles", "Host", "PID", "Redis", "Running / slots", "Waiting", "Closed lanes")
+    for worker in status.workers:
+        pools = worker.pools
+        table.add_row(
+            Text(worker.id),
+            Text("\n".join(worker.roles)),
+            Text(worker.host),
+            Text(str(worker.pid)),
+            Text(worker.redis, "" if worker.redis == "up" else "red"),
+            Text("\n".join(f"{p.provider} {p.running} / {p.slots}" for p in pools)),
+            Text("\n".join(str(p.waiting) for p in pools)),
+            Text("\n".join(_closed(p) for p in pools), "yellow"),
+        )
+    return table
+
+
+def _closed(pool: LivePool) -> str:
+    return ", ".join(f"{lane}: {limit}" for lane, limit in pool.closed.items())
+
+
+def _queues_table(status: Status) -> Table:
+    table = _table("Queue", "Ready", "Consumers")
+    for queue in status.queues:
+        if queue.ready is None:
+            table.add_row(Text(queue.name), Text("missing", "red"), Text("-"))
+        else:
+            depth = Text(str(queue.ready), "bold" if queue.ready else "dim")
+            table.add_row(Text(queue.name), depth, Text(str(queue.consumers)))
+    return table
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
