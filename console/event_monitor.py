@@ -1,7 +1,6 @@
 """`event_monitor`: shows the events of `optimizer.events` as they happen."""
 
 import asyncio
-import logging
 import os
 import secrets
 import sys
@@ -15,7 +14,16 @@ import typer
 from aiormq import Channel
 
 from console.commands import run, says
-from console.watching import EVERYTHING, BadPattern, Choice, amqp_url_or_exit, binding_key, choice_of, refuse
+from console.watching import (
+    EVERYTHING,
+    BadPattern,
+    Choice,
+    amqp_url_or_exit,
+    binding_key,
+    choice_of,
+    quiet_logging,
+    refuse,
+)
 from console.watching_lines import Show, json_lines, text_lines
 from producer_sdk.settings import masked
 from producer_sdk.transport import Delivery, Subscriber, Subscription
@@ -52,9 +60,9 @@ class EventTail:
     def __init__(self, url: str, patterns: Sequence[str] = (EVERYTHING,)) -> None:
         self.keys = tuple(binding_key(pattern) for pattern in patterns)
         self.url = url
-        queue = f"events.monitor.{secrets.token_hex(6)}"
+        self.queue = f"events.monitor.{secrets.token_hex(6)}"
         self._arrived: asyncio.Queue[Delivery] = asyncio.Queue()
-        self._subscription = Subscription(queue, PREFETCH, self._arrived.put_nowait, self._declare)
+        self._subscription = Subscription(self.queue, PREFETCH, self._arrived.put_nowait, self._declare)
         self._down = asyncio.Event()
         self._subscriber = Subscriber(url, "event_monitor", on_lost=self._down.set)
         self._channel: Channel | None = None
@@ -110,9 +118,8 @@ class EventTail:
 
     async def _declare(self, channel: Channel) -> None:
         self._channel = channel
-        queue = self._subscription.queue
         await channel.queue_declare(
-            queue,
+            self.queue,
             durable=True,
             arguments={
                 "x-queue-type": "classic",
@@ -122,7 +129,7 @@ class EventTail:
             },
         )
         for key in self.keys:
-            await channel.queue_bind(queue, names.EVENTS, key)
+            await channel.queue_bind(self.queue, names.EVENTS, key)
 
     async def _delete_queue(self) -> None:
         if self._channel is None or not self._subscriber.is_up:
@@ -130,7 +137,7 @@ class EventTail:
         with suppress(aiormq.exceptions.AMQPError, aiormq.exceptions.ChannelInvalidStateError, OSError):
             async with asyncio.timeout(_GOODBYE_S):
                 await self._subscriber.drop(self._subscription)
-                await self._channel.queue_delete(self._subscription.queue)
+                await self._channel.queue_delete(self.queue)
 
     def _remember(self, event_id: str) -> None:
         self._seen[event_id] = None
@@ -251,7 +258,7 @@ def events_command(
     When RabbitMQ was away, it goes on by itself. Ctrl-C ends it.
     """
     amqp_url = amqp_url_or_exit(url)
-    _leave_logging_to_the_header()
+    quiet_logging()
 
     async def work() -> None:
         stop = asyncio.Event()
@@ -276,12 +283,6 @@ def main() -> None:
     app = typer.Typer(add_completion=False, pretty_exceptions_show_locals=False)
     app.command()(events_command)
     app()
-
-
-def _leave_logging_to_the_header() -> None:
-    """What these log is said in a line of our own; a handler of whoever runs us still gets it."""
-    for name in ("optimizer", "aiormq", "aio_pika"):
-        logging.getLogger(name).addHandler(logging.NullHandler())
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from redis.exceptions import RedisError
 
 from broker import declaring
 from console.commands import FLEET_FILE, run
-from console.watching import amqp_url_or_exit, refuse
+from console.watching import amqp_url_or_exit, quiet_logging, refuse
 from console.watching_tables import LivePool, LiveWorker, QueueDepth, Status, print_status
 from producer_sdk.settings import REDIS_URL, find_setting, masked
 from producer_sdk.transport import Subscriber
@@ -261,6 +261,7 @@ def health_command(
 
 def _status_of(config: Path | None, url: str | None, redis_url: str | None) -> Status:
     amqp_url = amqp_url_or_exit(url)
+    quiet_logging()
     file = config or (FLEET_FILE if FLEET_FILE.is_file() else None)
     try:
         fleet = load_fleet(file, secrets=False) if file else None

@@ -1,5 +1,6 @@
 """What is watched and where: patterns as RabbitMQ binds them, the command line's filters, the URLs."""
 
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -97,6 +98,15 @@ def refuse(message: str) -> NoReturn:
     """Ends the command with one line for people and exit status 2."""
     typer.echo(message, err=True)
     raise typer.Exit(2)
+
+
+def quiet_logging() -> None:
+    """Keeps connections' warnings off the terminal: what they say, these commands say in a line of their own.
+
+    A handler of whoever runs us still gets them.
+    """
+    for name in ("optimizer", "aiormq", "aio_pika"):
+        logging.getLogger(name).addHandler(logging.NullHandler())
 
 
 def _type_prefix(type_: str) -> str:

@@ -4,6 +4,7 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import pytest
+from redis import Redis
 
 from sandbox.nodes import Brokers
 from sandbox.simulator import Settings, SimulatorProcess
@@ -27,6 +28,16 @@ def house(brokers: Brokers, tmp_path: Path) -> Iterator[House]:
     amqp_url = urlunsplit(urlsplit(brokers.amqp_url)._replace(path=f"/{name}"))
     yield House(amqp_url, brokers.redis_url, brokers.management_url, name, f"{name}:", tmp_path)
     delete_vhost(brokers.management_url, name)
+
+
+@pytest.fixture
+def own_redis(house: House) -> House:
+    """A house with a Redis database of its own: worker processes put no prefix before their keys."""
+    house.redis_url = urlunsplit(urlsplit(house.redis_url)._replace(path="/9"))
+    with Redis.from_url(house.redis_url) as redis:
+        redis.flushdb()
+    house.prefix = ""
+    return house
 
 
 @pytest.fixture(scope="session")

@@ -1,17 +1,9 @@
 """The main job: agents, RabbitMQ, Redis, a provider's pool, replies and events."""
 
-import asyncio
-import hashlib
-
 import pytest
 
-from producer_sdk import AuthenticationFailed, NoModelAvailable
 from sandbox.simulator import SimulatorProcess
-from tests.support.house import House
-
-
-def echo_of(prompt: str) -> str:
-    return f"echo:{hashlib.sha256(prompt.encode()).hexdigest()[:16]}"
+from tests.support.house import House, echo_of
 
 
 async def test_an_agent_gets_the_providers_answer(house: House, simulator: SimulatorProcess) -> None:

@@ -22,6 +22,9 @@ MAX_BODY_BYTES: Final = 8 * 1024 * 1024
 _MAX_DEPTH: Final = 64
 """How deep params may nest; deeper input is refused before anything recurses into it."""
 
+_UNICODE: Final = "surrogatepass"
+"""JSON can carry half an emoji (`\\ud83d`), and models send some: an answer is not lost over it."""
+
 
 class CacheMode(StrEnum):
     """What a request may share with others; section 7 of the design."""
@@ -74,7 +77,7 @@ class WireMessage(BaseModel):
         Raises:
             Refused: The body is larger than 8 MiB.
         """
-        body: bytes = msgpack.packb(self.model_dump(mode="python"), default=str)
+        body: bytes = msgpack.packb(self.model_dump(mode="python"), default=str, unicode_errors=_UNICODE)
         if len(body) > MAX_BODY_BYTES:
             raise Refused(
                 ErrorType.INVALID_REQUEST,
@@ -318,7 +321,7 @@ def unpack(body: bytes, kind: str = "message") -> dict[str, Any]:
             f"{kind}: {len(body)} bytes are more than the limit of {MAX_BODY_BYTES}",
         )
     try:
-        value = msgpack.unpackb(body, raw=False, strict_map_key=True)
+        value = msgpack.unpackb(body, raw=False, strict_map_key=True, unicode_errors=_UNICODE)
     except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
         raise Refused(
             ErrorType.INVALID_REQUEST, f"{kind}: the body is not msgpack ({type(error).__name__})"

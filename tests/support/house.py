@@ -1,6 +1,7 @@
 """A place of its own for each test: a virtual host, a key prefix, and workers inside the test's process."""
 
 import asyncio
+import hashlib
 import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -118,6 +119,11 @@ class House:
             channel = await connection.channel()
             declared = await channel.declare_queue(queue, passive=True)
             return declared.declaration_result.message_count or 0
+
+
+def echo_of(prompt: str) -> str:
+    """What the simulated provider's answer to a prompt begins with."""
+    return f"echo:{hashlib.sha256(prompt.encode()).hexdigest()[:16]}"
 
 
 def create_vhost(management_url: str, name: str) -> None:
