@@ -8,6 +8,7 @@ import aio_pika
 import aiormq
 import httpx
 
+from producer_sdk.settings import masked
 from topology.declaration import Declaration, Policy
 
 log = logging.getLogger("optimizer.topology")
@@ -17,6 +18,10 @@ _TIMEOUT_S: Final = 10.0
 
 class TopologyError(Exception):
     """What RabbitMQ holds is not what the declaration says; the text names the object and the remedy."""
+
+
+class BrokerAway(TopologyError):
+    """RabbitMQ cannot be reached."""
 
 
 async def apply(declaration: Declaration, amqp_url: str, management_url: str) -> None:
@@ -30,23 +35,34 @@ async def apply(declaration: Declaration, amqp_url: str, management_url: str) ->
         management_url: The management API, with credentials, such as `http://guest:guest@host:15672`.
 
     Raises:
-        TopologyError: An object stands there with other properties, or the management API refuses.
+        TopologyError: An object stands there with other properties, or a broker cannot be reached.
     """
     await _apply_policies(declaration.policies, virtual_host(amqp_url), management_url)
-    connection = await aio_pika.connect(amqp_url)
-    async with connection:
+    async with await _connect(amqp_url) as connection:
         await _declare(declaration, connection)
 
 
 async def missing(declaration: Declaration, amqp_url: str) -> list[str]:
-    """The names of exchanges and queues that do not stand; needs no rights to change anything."""
-    connection = await aio_pika.connect(amqp_url)
-    async with connection:
+    """The names of exchanges and queues that do not stand; needs no rights to change anything.
+
+    Raises:
+        BrokerAway: There is nobody to ask.
+    """
+    async with await _connect(amqp_url) as connection:
         exchanges = [e.name for e in declaration.exchanges]
         absent = [name for name in exchanges if not await _stands(connection, exchange=name)]
         queues = [q.name for q in declaration.queues]
         absent += [name for name in queues if not await _stands(connection, queue=name)]
     return absent
+
+
+async def _connect(amqp_url: str) -> aio_pika.abc.AbstractConnection:
+    try:
+        return await aio_pika.connect(amqp_url, timeout=_TIMEOUT_S)
+    except (aiormq.exceptions.AMQPError, OSError) as error:
+        raise BrokerAway(
+            f"RabbitMQ at {masked(amqp_url)} cannot be reached ({type(error).__name__}: {error})"
+        ) from error
 
 
 def virtual_host(amqp_url: str) -> str:

@@ -118,7 +118,9 @@ class Done:
 
 @dataclass(frozen=True)
 class Own:
-    """This process runs it already."""
+    """This process runs it already, under this token."""
+
+    token: str
 
 
 @dataclass(frozen=True)
@@ -449,8 +451,8 @@ def _claimed(answer: list[bytes]) -> Claimed:
             return Expired()
         case [b"done", outcome, payer, events, *waiters]:
             return Done(Outcome.from_bytes(outcome), payer.decode(), events, _waiters(waiters))
-        case [b"own"]:
-            return Own()
+        case [b"own", token]:
+            return Own(token.decode())
         case [b"busy", until]:
             return Busy(float(until))
         case [b"spent", spends, started, doubtful]:

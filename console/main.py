@@ -25,6 +25,7 @@ from producer_sdk.settings import AMQP_URL
 from sandbox.simulator import Settings
 from sandbox.simulator import run as run_simulator
 from topology.declaration import declaration
+from topology.fleet import Fleet
 from topology.names import Priority
 from workers.running import BACKEND, run_roles, stop_on_signals
 
@@ -66,9 +67,22 @@ def worker_command(
         async def work() -> None:
             stop = asyncio.Event()
             stop_on_signals(stop)
+            await _check_topology(fleet, amqp_url)
             await run_roles(roles, fleet, amqp_url, redis_url, stop=stop, on_ready=lambda: says("ready"))
 
         run(work())
+
+
+async def _check_topology(fleet: Fleet, amqp_url: str) -> None:
+    """A worker declares nothing; without its queues it could only wait in silence."""
+    try:
+        absent = await declaring.missing(declaration(fleet), amqp_url)
+    except declaring.BrokerAway as error:
+        says(f"waiting: {error}")
+        return
+    if absent:
+        named = ", ".join(absent[:3]) + (", ..." if len(absent) > 3 else "")
+        raise declaring.TopologyError(f"{named}: missing in RabbitMQ; run: optimizer topology apply")
 
 
 @app.command("call")

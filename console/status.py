@@ -20,7 +20,7 @@ from redis.exceptions import RedisError
 
 from broker import declaring
 from console.commands import FLEET_FILE, run
-from console.watching import amqp_url_or_exit, quiet_logging, refuse
+from console.watching import amqp_url_or_exit, one_line, quiet_logging, refuse
 from console.watching_tables import LivePool, LiveWorker, QueueDepth, Status, print_status
 from producer_sdk.settings import REDIS_URL, find_setting, masked
 from producer_sdk.transport import Subscriber
@@ -254,7 +254,7 @@ def health_command(
     if as_json:
         typer.echo(json.dumps({"healthy": status.is_healthy, "unhealthy": status.unhealthy}))
     else:
-        typer.echo("\n".join(status.unhealthy) or "healthy")
+        typer.echo("\n".join(map(one_line, status.unhealthy)) or "healthy")
     if not status.is_healthy:
         raise typer.Exit(1)
 

@@ -78,6 +78,11 @@ def short_type(type_: str) -> str:
     return type_.removeprefix(f"{ROOT}.")
 
 
+def one_line(text: str) -> str:
+    """The text with whatever could break its line or steer a terminal made visible."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def amqp_url_or_exit(given: str | None) -> str:
     """RabbitMQ's URL from the option, the environment or `.optimizer/env`; exit 2 when it is no use."""
     url = given or find_setting(AMQP_URL)

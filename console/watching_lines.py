@@ -97,8 +97,8 @@ def _tokens(facts: Facts) -> str | None:
 
 
 def _cost(facts: Facts) -> str | None:
-    """The cost; an unknown price is said, since it is not zero."""
-    if "cost_usd" not in facts:
+    """The cost; an unknown price is said, since it is not zero. A request that failed has none."""
+    if "cost_usd" not in facts or facts.get("status") == "error":
         return None
     cost = facts["cost_usd"]
     return f"cost=${cost:.6f}" if isinstance(cost, int | float) else "cost=unknown"

@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from console.watching import one_line
+
 _PIPED_WIDTH: Final = 160
 """Columns when nobody looks: nothing is cut off for `grep`."""
 
@@ -89,7 +91,7 @@ def print_status(status: Status, out: TextIO) -> None:
     if status.is_healthy:
         console.print(Text("healthy", "green"))
     for reason in status.unhealthy:
-        console.print(Text.assemble(("unhealthy: ", "bold red"), reason), soft_wrap=True)
+        console.print(Text.assemble(("unhealthy: ", "bold red"), one_line(reason)), soft_wrap=True)
 
 
 def _workers_table(status: Status) -> Table:
@@ -97,14 +99,14 @@ def _workers_table(status: Status) -> Table:
     for worker in status.workers:
         pools = worker.pools
         table.add_row(
-            Text(worker.id),
-            Text("\n".join(worker.roles)),
-            Text(worker.host),
-            Text(str(worker.pid)),
-            Text(worker.redis, "" if worker.redis == "up" else "red"),
-            Text("\n".join(f"{p.provider} {p.running} / {p.slots}" for p in pools)),
-            Text("\n".join(str(p.waiting) for p in pools)),
-            Text("\n".join(_closed(p) for p in pools), "yellow"),
+            _cell(worker.id),
+            _cell(*worker.roles),
+            _cell(worker.host),
+            _cell(str(worker.pid)),
+            _cell(worker.redis, style="" if worker.redis == "up" else "red"),
+            _cell(*(f"{p.provider} {p.running} / {p.slots}" for p in pools)),
+            _cell(*(str(p.waiting) for p in pools)),
+            _cell(*(_closed(p) for p in pools), style="yellow"),
         )
     return table
 
@@ -117,11 +119,15 @@ def _queues_table(status: Status) -> Table:
     table = _table("Queue", "Ready", "Consumers")
     for queue in status.queues:
         if queue.ready is None:
-            table.add_row(Text(queue.name), Text("missing", "red"), Text("-"))
+            table.add_row(_cell(queue.name), _cell("missing", style="red"), _cell("-"))
         else:
-            depth = Text(str(queue.ready), "bold" if queue.ready else "dim")
-            table.add_row(Text(queue.name), depth, Text(str(queue.consumers)))
+            depth = _cell(str(queue.ready), style="bold" if queue.ready else "dim")
+            table.add_row(_cell(queue.name), depth, _cell(str(queue.consumers)))
     return table
+
+
+def _cell(*lines: str, style: str = "") -> Text:
+    return Text("\n".join(one_line(line) for line in lines), style)
 
 
 def _table(*columns: str) -> Table:

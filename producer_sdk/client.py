@@ -231,7 +231,7 @@ class AsyncOptimizer:
         match outcome:
             case Published.CONFIRMED:
                 self._carry_out(self._core.confirmed(id_))
-            case Published.RETURNED:
+            case Published.RETURNED | Published.NOWHERE:
                 self._carry_out(self._core.unroutable(id_))
             case Published.REFUSED:
                 self._carry_out(self._core.not_taken(id_, now, "RabbitMQ refused the request"))

@@ -51,6 +51,8 @@ class Published(Enum):
     """No queue takes this routing key."""
     REFUSED = auto()
     """The broker said no."""
+    NOWHERE = auto()
+    """The channel was closed since an exchange is missing; perhaps not the one of this message."""
     LOST = auto()
     """Nobody knows: the connection was lost, or no confirm came in time."""
 
@@ -124,6 +126,11 @@ class Supervised:
             self._task = None
 
     @property
+    def task(self) -> "asyncio.Task[None] | None":
+        """What keeps the connection; it ends only by a fault of ours, or when this is left."""
+        return self._task
+
+    @property
     def is_up(self) -> bool:
         """Whether the connection can be used right now."""
         return self._up.is_set()
@@ -155,13 +162,16 @@ class Supervised:
         while True:
             connection = await self._connect()
             try:
-                channel = await connection.channel(publisher_confirms=self.confirms, on_return_raises=self.confirms)
+                channel = await connection.channel(
+                    publisher_confirms=self.confirms, on_return_raises=self.confirms
+                )
                 underlay = await channel.get_underlay_channel()
                 self._channel = cast("Channel", underlay)
                 await self._opened(self._channel)
                 self._up.set()
                 await asyncio.wait({self._channel.closing})
-                log.warning("connection lost", extra={"connection": self.name})
+                self.last_error = _why_closed(self._channel)
+                log.warning("connection lost", extra={"connection": self.name, "error": self.last_error})
             except _AWAY as error:
                 self.last_error = _describe(error)
                 log.warning("channel failed", extra={"connection": self.name, "error": self.last_error})
@@ -235,6 +245,8 @@ class Publisher(Supervised):
             )
         except aiormq.exceptions.PublishError:
             return Published.RETURNED
+        except aiormq.exceptions.ChannelNotFoundEntity:
+            return Published.NOWHERE
         except aiormq.exceptions.DeliveryError:
             return Published.REFUSED
         except _AWAY:
@@ -331,8 +343,8 @@ class Subscriber(Supervised):
 
     async def _opened(self, channel: Channel) -> None:
         channel.on_consumer_cancel_callbacks.add(self._cancelled_by_broker)
-        for subscription in list(self._subscriptions):
-            await self._start(channel, subscription)
+        while waiting := [s for s in self._subscriptions if s.tag is None]:
+            await self._start(channel, waiting[0])  # others may be added or dropped meanwhile
         if self._on_reconnect is not None:
             asyncio.get_running_loop().call_soon(self._on_reconnect)
 
@@ -346,6 +358,8 @@ class Subscriber(Supervised):
             await channel.basic_qos(prefetch_count=subscription.prefetch)
             started = await channel.basic_consume(subscription.queue, take)
             subscription.tag = started.consumer_tag
+        if subscription not in self._subscriptions and subscription.tag is not None:
+            await channel.basic_cancel(subscription.tag)  # dropped while it was being started
 
     async def _cancelled_by_broker(self, _: object) -> None:
         # A queue was deleted, or a consumer timed out: counted as a lost channel, so that
@@ -373,6 +387,12 @@ def _delivery(message: DeliveredMessage, queue: str, channel: Channel) -> Delive
         _tag=tag,
         _channel=channel,
     )
+
+
+def _why_closed(channel: Channel) -> str:
+    closing = channel.closing
+    error = None if closing.cancelled() else closing.exception()
+    return _describe(error) if error else "closed"
 
 
 def _describe(error: BaseException) -> str:

@@ -47,8 +47,8 @@ def simulator_process() -> Iterator[SimulatorProcess]:
 
 
 @pytest.fixture
-def simulator(simulator_process: SimulatorProcess) -> Iterator[SimulatorProcess]:
+def simulator(simulator_process: SimulatorProcess) -> SimulatorProcess:
     """A provider that answers at once, with an empty ledger."""
     simulator_process.change(**Settings().model_dump(mode="json"))
     simulator_process.reset()
-    yield simulator_process
+    return simulator_process

@@ -83,12 +83,10 @@ class Pool:
     async def _share_out(self) -> None:
         """This replica's share of the provider's concurrency; the leases in Redis are the hard bound."""
         replicas = max(1, len(self._worker.roster.pools(self._provider.name)))
-        slots = max(1, math.ceil(self._provider.concurrency / replicas))
-        if slots != self._slots:
-            self._slots = slots
-            for lane in self._lanes:
-                if lane.closed_for is None:
-                    await lane.consume(slots)
+        self._slots = max(1, math.ceil(self._provider.concurrency / replicas))
+        for lane in self._lanes:
+            if lane.closed_for is None:
+                await lane.consume(self._slots)
 
     def _next(self) -> tuple[Lane, Priority, Held] | None:
         ready = {lane: lane.ready() for lane in self._lanes}

@@ -6,6 +6,7 @@ everything that follows from it is confirmed, and `claim` knows what was done al
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
@@ -101,6 +102,7 @@ class Execution:
         self._permits = Permits(worker.fleet, provider, worker.flights.prefix, worker.id)
         self._replies = Replies(worker.publisher, worker.events, worker.clock)
         self._running: dict[str, _Running] = {}
+        self._claiming: Counter[str] = Counter()
 
     async def execute(self, delivery: Delivery) -> Executed:
         """Executes one delivered job."""
@@ -114,12 +116,15 @@ class Execution:
         if not self._worker.may_claim():
             return LaterPlease(_AGAIN_S, "Redis")
         terms = self._permits.terms(job, model)
+        self._claiming[job.fingerprint] += 1
         try:
             claimed = await self._worker.flights.claim(job.fingerprint, job.waiter, terms)
         except StateAway as error:
             log.warning("Redis is away, starting nothing", extra={"error": str(error)})
             self._worker.redis_failed()
             return LaterPlease(_AGAIN_S, "Redis")
+        finally:
+            self._claiming -= Counter({job.fingerprint: 1})
         return await self._follow(delivery, job, model, terms, claimed)
 
     async def _follow(
@@ -130,8 +135,8 @@ class Execution:
                 return await self._run(delivery, _Call(job, model, terms, claimed))
             case Done(outcome=outcome, payer=payer, events=events, waiters=waiters):
                 return await self._tell(delivery, job, outcome, payer, events, waiters)
-            case Own():
-                return await self._wait_for_own(delivery, job)
+            case Own(token=token):
+                return await self._wait_for_own(delivery, job, token)
             case Busy(until=until):
                 return await self._park(delivery, job, until - self._worker.clock.now())
             case Later(until=until, limit=limit):
@@ -482,10 +487,15 @@ class Execution:
             await asyncio.sleep(_AGAIN_S)
         return GoOn()
 
-    async def _wait_for_own(self, delivery: Delivery, job: Job) -> Executed:
+    async def _wait_for_own(self, delivery: Delivery, job: Job, token: str) -> Executed:
         mine = self._running.get(job.fingerprint)
-        if mine is None:  # it has ended this moment
-            return LaterPlease(_AGAIN_S, "own call")
+        if mine is None:
+            if not self._claiming[job.fingerprint]:
+                # Granted, but the answer was lost on its way from Redis: no call was ever made.
+                await self._until_decided(
+                    lambda: self._worker.flights.release(job.fingerprint, token, sent=False)
+                )
+            return LaterPlease(_AGAIN_S, "own claim")
         mine.deliveries.append(delivery)
         await mine.ended.wait()
         if not isinstance(mine.executed, GoOn):  # not dealt with: this copy may be the one that counts

@@ -116,9 +116,12 @@ async def _work(
     ]
     main = [asyncio.create_task(role.run(), name=f"role {type(role).__name__}") for role in roles]
     stopping = asyncio.create_task(stop.wait(), name="stop")
+    connections = [link.task for link in (worker.publisher, worker.subscriber) if link.task]
     on_ready()
     try:
-        ended, _ = await asyncio.wait([stopping, *side, *main], return_when=asyncio.FIRST_COMPLETED)
+        ended, _ = await asyncio.wait(
+            [stopping, *side, *main, *connections], return_when=asyncio.FIRST_COMPLETED
+        )
         await _end([stopping, *main])
         await asyncio.gather(*(role.drain() for role in roles))
         worker.report(leaving=True)

@@ -8,7 +8,7 @@
 -- Returns one of
 --   expired                               nobody waits any more; the flight ends here
 --   done, outcome, payer, events, waiter...    the answer is there; these have not got it
---   own                                   this process runs it
+--   own, token                            this process runs it, or a claim of its own got lost on the way
 --   busy, instant                         somebody else runs it, his lease ends then
 --   spent, spends, started, doubtful call or ''   max_spends is used up; the claim is for committing that
 --   later, instant, limit                 permits are refused until then
@@ -33,7 +33,7 @@ end
 
 local leased = f.state == 'running' and f.lease_until > now
 if leased and f.worker == a.worker then
-  return {'own'}
+  return {'own', f.token}
 end
 if leased then
   return {'busy', text(f.lease_until)}

@@ -12,12 +12,10 @@ from random import Random
 from typing import Final
 
 from sandbox.demo import prompts
-from sandbox.demo.workload import Agent, Ask, Workload, in_order
+from sandbox.demo.workload import Agent, Ask, Cache, Workload, in_order
 
 LIFE_S: Final = 600.0
 """How much of the fleet's life is played."""
-
-AGENTS: Final = 28
 
 _Asks = Iterator[Ask]
 _EXACT: Final = (("max_tokens", 40), ("temperature", 0))
@@ -42,7 +40,7 @@ def fleet_workload(seed: int, seconds: float, run: str) -> Workload:
         replace(ask, at_s=min(ask.at_s, LIFE_S) * factor, prompt=f"{ask.prompt}\n[run {run}]") for ask in asks
     ]
     return Workload(
-        title=f"fleet: ten minutes of {len(members)} agents of {len(_KINDS)} kinds on timers, made from a seed",
+        title=f"fleet: ten minutes of {len(members)} agents of {len(_KINDS)} kinds, made from a seed, not recorded",
         agents=members,
         asks=in_order(placed),
         notes=(f"played in {seconds:g} s, {LIFE_S / seconds:.0f} times as fast as life (seed {seed})",),
@@ -67,7 +65,7 @@ def _monitors(random: Random, agents: Sequence[Agent]) -> _Asks:
     for agent in agents:
         for tick in _timer(random, every_s=20.0, jitter_s=2.0):
             prompt = prompts.dashboard(random.randrange(6), int(tick // 200.0))
-            cache = "refresh" if random.random() < 0.05 else "use"
+            cache: Cache = "refresh" if random.random() < 0.05 else "use"
             yield Ask(tick, agent, prompt, "sim-small", None, "high", cache, _EXACT)
 
 
@@ -81,7 +79,9 @@ def _reviewers(random: Random, agents: Sequence[Agent]) -> _Asks:
         diff = prompts.diff(random, push)
         for agent in agents:
             for question in prompts.CHECKLIST:
-                yield Ask(tick, agent, f"{question}\n{diff}", "sim-large", "code", params=(("max_tokens", 60),))
+                yield Ask(
+                    tick, agent, f"{question}\n{diff}", "sim-large", "code", params=(("max_tokens", 60),)
+                )
 
 
 def _researchers(random: Random, agents: Sequence[Agent]) -> _Asks:
@@ -106,7 +106,9 @@ def _planners(random: Random, agents: Sequence[Agent]) -> _Asks:
     """
     for agent in agents:
         for tick in _timer(random, every_s=60.0, jitter_s=5.0):
-            yield Ask(tick, agent, prompts.plan(agent.name, int(tick // 150.0)), task="reasoning", priority="high")
+            yield Ask(
+                tick, agent, prompts.plan(agent.name, int(tick // 150.0)), task="reasoning", priority="high"
+            )
 
 
 def _watchers(random: Random, agents: Sequence[Agent]) -> _Asks:
@@ -173,7 +175,7 @@ def _assistants(random: Random, agents: Sequence[Agent]) -> _Asks:
 
 
 def _incidents(random: Random, agents: Sequence[Agent]) -> _Asks:
-    """Twice something breaks, and twelve agents of whatever kind ask the very same at the very same moment."""
+    """Twice something breaks, and twelve agents of any kind ask the very same at the very same moment."""
     for number, at_s in enumerate((200.0, 450.0)):
         for agent in random.sample(agents, 12):
             yield Ask(at_s, agent, prompts.incident(number), "sim-large", "reasoning", "high")

@@ -15,8 +15,6 @@ from itertools import count
 from random import Random
 from typing import Final, TypedDict
 
-from sandbox.demo.trace import SAMPLE
-
 SEED: Final = 2026
 REQUESTS: Final = 300
 _SPAN_S: Final = 180.0
@@ -38,8 +36,8 @@ def sample() -> list[Line]:
     recurring = [[next(fresh) for _ in range(random.randint(2, 8))] for _ in range(12)]
     conversations: list[list[int]] = [[next(fresh)] for _ in range(10)]
     lines: list[Line] = []
-    while len(lines) < REQUESTS:
-        at_ms = round(random.uniform(0.0, _SPAN_S) * 1000.0)
+    for at_s in sorted(random.uniform(0.0, _SPAN_S) for _ in range(REQUESTS)):
+        at_ms = round(at_s * 1000.0)
         match random.choices(("job", "turn", "question"), (3, 4, 3))[0]:
             case "job":
                 blocks = random.choice(recurring)
@@ -50,7 +48,7 @@ def sample() -> list[Line]:
                 lines.append(_line(random, at_ms, blocks))
             case _:
                 lines.append(_line(random, at_ms, [next(fresh) for _ in range(random.randint(1, 6))]))
-    return sorted(lines[:REQUESTS], key=lambda line: line["timestamp"])
+    return lines[:REQUESTS]
 
 
 def _line(random: Random, at_ms: int, blocks: list[int]) -> Line:
@@ -67,4 +65,3 @@ def text() -> str:
 
 if __name__ == "__main__":
     sys.stdout.write(text())
-    sys.stderr.write(f"{REQUESTS} requests, for {SAMPLE.name}\n")

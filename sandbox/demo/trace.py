@@ -15,18 +15,20 @@ import csv
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from random import Random
 from typing import Any, Final
 
 from sandbox.demo.errors import Unusable
-from sandbox.demo.fleet import fleet_agents
-from sandbox.demo.workload import Ask, Workload, in_order
+from sandbox.demo.workload import Agent, Ask, Workload, in_order
 
 SAMPLE: Final = Path(__file__).with_name("sample_trace.jsonl")
 """The project's own sample; `sampling.py` writes it."""
+
+AGENTS: Final = tuple(Agent(f"agent-{number}", "any") for number in range(1, 29))
+"""Who asks: 28 agents, as in the fleet; a trace names none."""
 
 _BLOCK_TOKENS: Final = 512
 _MOST_BLOCKS: Final = 4096
@@ -94,7 +96,7 @@ def trace_workload(trace: Trace, seed: int, seconds: float, run: str) -> Workloa
         seconds: How long it lasts at most; a shorter trace keeps its own time.
         run: A name that ends every prompt, so that no answer of an earlier run is met.
     """
-    first_s, random, agents = trace.rows[0].at_s, Random(f"{seed}:trace"), fleet_agents()
+    first_s, random = trace.rows[0].at_s, Random(f"{seed}:trace")
     span_s = trace.rows[-1].at_s - first_s
     factor = max(1.0, span_s / seconds)
     answers: dict[tuple[int, ...], int] = {}
@@ -104,10 +106,10 @@ def trace_workload(trace: Trace, seed: int, seconds: float, run: str) -> Workloa
         tokens = answers.setdefault(row.blocks, _scaled_output(row.output_tokens))
         prompt = f"{phrases(row.blocks)}\n[run {run}]"
         at_s = (row.at_s - first_s) / factor
-        asks.append(Ask(at_s, random.choice(agents), prompt, params=(("max_tokens", tokens),)))
+        asks.append(Ask(at_s, random.choice(AGENTS), prompt, params=(("max_tokens", tokens),)))
     return Workload(
         title=f"trace: {'the first ' if trace.more else ''}{len(asks)} requests of {trace.name}",
-        agents=agents,
+        agents=AGENTS,
         asks=in_order(asks),
         notes=tuple(_notes(trace, span_s, factor)),
     )
@@ -147,7 +149,7 @@ def _hashed(lines: Iterator[str]) -> Iterator[Row]:
 def _plain(lines: Iterator[str]) -> Iterator[Row]:
     for number, value in enumerate(csv.DictReader(lines), 2):
         try:
-            at = datetime.fromisoformat(value["TIMESTAMP"])
+            at = datetime.fromisoformat(value["TIMESTAMP"]).replace(tzinfo=UTC)
             tokens, output = int(value["ContextTokens"]), int(value["GeneratedTokens"])
         except (ValueError, KeyError, TypeError) as error:
             raise Unusable(f"the trace's line {number} is not of Azure's form: {error!r}") from None

@@ -18,12 +18,12 @@ from console.watching_lines import line, text_lines
 from producer_sdk import NoModelAvailable
 from producer_sdk.transport import Outgoing, Published, Publisher
 from sandbox.simulator import SimulatorProcess
-from topology import names
-from topology.events import EventType
-from topology.messages import Event, new_id
 from tests.support.house import House, create_vhost, delete_vhost
 from tests.support.house import test_environ as environ_of
 from tests.support.waiting import until
+from topology import names
+from topology.events import EventType
+from topology.messages import Event, new_id
 
 ROOT = Path(__file__).parents[2]
 
@@ -175,6 +175,14 @@ def test_a_line_says_what_matters_of_its_type() -> None:
         "account=main",
     ]  # fmt: skip
     assert waits.endswith("""limit="agent's rate" wait=2.5s""")
+
+
+def test_an_unknown_price_is_no_zero_and_an_error_has_no_price() -> None:
+    bought = line(event("optimizer.request.completed", status="ok", cost_usd=None)).plain
+    failed = line(event("optimizer.request.completed", status="error", cost_usd=None)).plain
+
+    assert bought.endswith("status=ok cost=unknown")
+    assert failed.endswith("status=error")
 
 
 def test_an_unknown_type_says_all_it_has() -> None:

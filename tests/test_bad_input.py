@@ -1,0 +1,147 @@
+"""Bad input is answered with a typed error, or kept with its reason; no worker dies of it."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aio_pika
+import msgpack
+import pytest
+
+from sandbox.simulator import SimulatorProcess
+from tests.support.house import House
+from tests.support.waiting import until
+from topology import names
+from topology.messages import Reply
+
+
+class Line:
+    """A client that says what it likes."""
+
+    def __init__(self, channel: aio_pika.abc.AbstractChannel, reply_to: str) -> None:
+        self.channel = channel
+        self.reply_to = reply_to
+        self.replies: list[Reply] = []
+
+    async def say(self, body: bytes, key: str = "normal.tester", **properties: Any) -> None:
+        exchange = await self.channel.get_exchange(names.REQUESTS)
+        told = {"correlation_id": "r1", "reply_to": self.reply_to, **properties}
+        await exchange.publish(aio_pika.Message(body, **told), key)
+
+    async def kept(self) -> aio_pika.abc.AbstractIncomingMessage:
+        queue = await self.channel.get_queue(names.DEAD_KEPT_QUEUE)
+        found: list[aio_pika.abc.AbstractIncomingMessage] = []
+
+        async def is_there() -> bool:
+            if message := await queue.get(no_ack=True, fail=False):
+                found.append(message)
+            return bool(found)
+
+        await until(is_there)
+        return found[0]
+
+
+@asynccontextmanager
+async def line_to(house: House) -> AsyncIterator[Line]:
+    connection = await aio_pika.connect(house.amqp_url)
+    async with connection:
+        channel = await connection.channel()
+        queue = await channel.declare_queue("reply.tester.raw.1", exclusive=True)
+        line = Line(channel, queue.name)
+
+        async def take(message: aio_pika.abc.AbstractIncomingMessage) -> None:
+            line.replies.append(Reply.from_bytes(message.body))
+
+        await queue.consume(take, no_ack=True)
+        yield line
+
+
+def request(**changes: Any) -> bytes:
+    value = {"v": 1, "id": "r1", "agent": "tester", "params": {"messages": [{"role": "user", "content": "x"}]}}
+    packed: bytes = msgpack.packb({**value, **changes})
+    return packed
+
+
+def nested(depth: int) -> Any:
+    value: Any = 1
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    ("body", "properties", "says"),
+    [
+        (b"\xc1not msgpack", {}, "not msgpack"),
+        (msgpack.packb([1, 2]), {}, "no map"),
+        (request(v=9), {}, "version v=9"),
+        (request(params="text"), {}, "params"),
+        (request(params={"deep": nested(200)}), {}, "nested deeper"),
+        (request(params={"temperature": float("nan")}), {}, "params"),
+        (request(agent="somebody-else"), {}, "agent: 'somebody-else' is not the agent of the routing key"),
+        (request(), {"app_id": "somebody-else"}, "app_id"),
+        (request(id="another"), {}, "id: 'another'"),
+        (request(deadline=1.0), {}, "deadline: it passed"),
+        (request(model="nobody/has-this"), {}, "offered by no enabled provider"),
+        (request(cache="sometimes"), {}, "cache"),
+    ],
+)
+async def test_whoever_can_be_told_is_told(
+    house: House, simulator: SimulatorProcess, body: bytes, properties: dict[str, Any], says: str
+) -> None:
+    fleet = house.simulated(simulator.base_url)
+
+    async with house.workers(fleet) as [worker], line_to(house) as line:
+        await line.say(body, **properties)
+        await until(lambda: bool(line.replies))
+        await line.say(request(id="r2"), correlation_id="r2")
+        await until(lambda: len(line.replies) == 2)
+        assert not worker.done()
+
+    bad, good = line.replies
+    assert bad.error is not None
+    assert says in bad.error.message
+    assert (good.id, good.status) == ("r2", "ok")
+
+
+@pytest.mark.parametrize(
+    ("body", "key", "properties", "says"),
+    [
+        (b"\xc1", "normal.tester", {"reply_to": None}, "not msgpack"),
+        (request(), "normal.tester", {"reply_to": None}, "needs correlation_id and reply_to"),
+        (request(), "normal.tester", {"reply_to": "reply.somebody.x.1"}, "is not a queue of agent 'tester'"),
+        (request(), "normal.NOT AN AGENT", {}, "routing key: agent"),
+    ],
+)
+async def test_what_nobody_can_be_told_of_is_kept_with_its_reason(
+    house: House,
+    simulator: SimulatorProcess,
+    body: bytes,
+    key: str,
+    properties: dict[str, Any],
+    says: str,
+) -> None:
+    fleet = house.simulated(simulator.base_url)
+
+    async with house.workers(fleet), line_to(house) as line:
+        await line.say(body, key, **properties)
+        kept = await line.kept()
+
+    assert kept.body == body
+    assert says in str(kept.headers["x-reason"])
+    assert line.replies == []
+
+
+async def test_a_job_that_cannot_be_read_is_kept_and_the_pool_goes_on(
+    house: House, simulator: SimulatorProcess
+) -> None:
+    fleet = house.simulated(simulator.base_url)
+
+    async with house.workers(fleet), line_to(house) as line, house.agent() as optimizer:
+        jobs = await line.channel.get_exchange(names.JOBS)
+        await jobs.publish(aio_pika.Message(b"nonsense"), "jobs.simulated.any.normal")
+        kept = await line.kept()
+        reply = await optimizer.chat("Still there?")
+
+    assert kept.headers["x-queue"] == "jobs.simulated.any.normal"
+    assert reply.status == "ok"
