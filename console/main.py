@@ -17,7 +17,9 @@ from console.commands import (
     run,
     says,
 )
+from console.event_monitor import events_command
 from console.logs import log_to_stderr
+from console.status import health_command, status_command
 from console.up import up_command
 from producer_sdk import AsyncOptimizer, Reply
 from producer_sdk.client import DEFAULT_TIMEOUT_S
@@ -40,6 +42,9 @@ app = typer.Typer(
 topology_app = typer.Typer(no_args_is_help=True, help="Exchanges, queues and policies in RabbitMQ.")
 app.add_typer(topology_app, name="topology")
 app.command("up")(up_command)
+app.command("events")(events_command)
+app.command("status")(status_command)
+app.command("health")(health_command)
 
 Config = Annotated[
     Path | None, typer.Option("--config", help="The fleet's file; default: fleet.toml, if there is one.")

@@ -85,8 +85,9 @@ def collect_short_forms(values: dict[str, Any]) -> dict[str, Any]:
         unit, window = match.groups()
         counting = "fixed" if window in {"day", "month"} else "sliding"
         short.append({unit: value, "window_s": _WINDOWS_S[window], "counting": counting})
-    if short:
-        rest["limits"] = [*short, *(rest.get("limits") or [])]
+    long = rest.get("limits", [])
+    if short and isinstance(long, list | tuple):  # anything else is for the validation to refuse
+        rest["limits"] = [*short, *long]
     return rest
 
 

@@ -111,8 +111,11 @@ def _inherit(table: dict[str, Any], shelf: Mapping[str, dict[str, Any]]) -> None
         merged = _merged(entry, own)
         if isinstance(own.get("account"), dict):
             merged["account"] = _merged(entry.get("account", {}), own["account"])
-        if "models" in own:
-            merged["models"] = [_merged(known.get(m.get("id"), {}), m) for m in own["models"]]
+        if isinstance(own.get("models"), list):
+            merged["models"] = [
+                _merged(known.get(str(m.get("id")), {}), m) if isinstance(m, dict) else m
+                for m in own["models"]
+            ]
         providers[name] = merged
 
 

@@ -112,7 +112,7 @@ def real_workload(provider: RealProvider, seed: int, seconds: float) -> Workload
         asks=in_order(asks),
         notes=(
             f"model {provider.model}, answers of at most {_MAX_TOKENS} tokens",
-            f"the ceiling is {CEILING_CALLS} calls and {CEILING_USD} USD in 24 h, over all runs in this folder",
+            f"ceiling: {CEILING_CALLS} calls and {CEILING_USD} USD in 24 h, for all runs in this folder",
             "figures are counted from the replies; the provider's own bill is what counts",
         ),
     )

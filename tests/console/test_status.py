@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 import typer
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from console.status import gather_status, health_command, status_command
 from console.watching_tables import LivePool, LiveWorker, QueueDepth, Status, print_status
@@ -27,7 +26,7 @@ app.command("health")(health_command)
 async def optimizer(house: House, *arguments: str) -> Result:
     """The command, beside this event loop; its folder holds the house's `fleet.toml`, if any."""
     urls = {"OPTIMIZER_AMQP_URL": house.amqp_url, "OPTIMIZER_REDIS_URL": house.redis_url}
-    return await asyncio.to_thread(lambda: CliRunner().invoke(app, list(arguments), env=urls))
+    return await asyncio.to_thread(lambda: CliRunner().invoke(app, arguments, env=urls))
 
 
 @pytest.fixture(autouse=True)

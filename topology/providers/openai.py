@@ -36,7 +36,7 @@ def read_answer(
     """What the provider's answer means."""
     try:
         body = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         body = None
     if status >= 400:
         return _failure(status, headers, _error_in(body))
