@@ -1,7 +1,6 @@
 """The flights: the one execution that serves all requests with the same fingerprint.
 
-Each method is one Lua script, one round trip, one atomic step; `docs/protocol.md` has their rules. The
-answers are values; what follows from one is decided by whoever asked.
+Each method is one Lua script, one round trip, one atomic step; `docs/protocol.md` has their rules.
 """
 
 import asyncio
@@ -12,8 +11,23 @@ from typing import Any, Final, Literal
 
 import msgpack
 from redis.asyncio import Redis
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import (
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
 
+from broker.answers import (
+    Admitted,
+    Claimed,
+    Committed,
+    Run,
+    admitted,
+    claimed,
+    committed,
+)
 from topology.messages import Outcome, Waiter
 
 LEASE_S: Final = 15.0
@@ -22,6 +36,9 @@ BACKOFF_S: Final = 30.0
 LONGEST_BACKOFF_S: Final = 600.0
 
 _SCRIPTS: Final = ("admit", "claim", "renew", "commit", "release", "settle")
+_REFUSALS: Final = (OutOfMemoryError, ReadOnlyError)
+"""Redis answers, and does not take writes: full, or a replica after a fail-over."""
+
 _LAYOUT: Final = "o1"
 """Part of every key: a release that lays its records out differently never reads these."""
 
@@ -48,39 +65,6 @@ class Admission:
 
 
 @dataclass(frozen=True)
-class Hit:
-    """The answer is there. `outcome` is None when it was given before and is not kept."""
-
-    why: Literal["served", "known", "fresh"]
-    outcome: Outcome | None
-    payer: str
-
-
-@dataclass(frozen=True)
-class Joined:
-    """Another request's call will answer it."""
-
-
-@dataclass(frozen=True)
-class Lead:
-    """It must publish a job; `leads` counts those of this flight."""
-
-    leads: int
-
-
-@dataclass(frozen=True)
-class Wait:
-    """A limit lets it pass at an instant (epoch seconds); `booked` unless that is past its deadline."""
-
-    until: float
-    booked: bool
-    limit: str
-
-
-Admitted = Hit | Joined | Lead | Wait
-
-
-@dataclass(frozen=True)
 class ClaimTerms:
     """What `claim` needs beside the waiter; built by `broker.permits`.
 
@@ -99,67 +83,6 @@ class ClaimTerms:
     closed: tuple[str, ...]
     accounts: tuple[Mapping[str, Any], ...]
     used_key: str
-
-
-@dataclass(frozen=True)
-class Expired:
-    """Nobody waits any more."""
-
-
-@dataclass(frozen=True)
-class Done:
-    """There is an outcome, and `waiters` have not got it. `events` is what is still to be published."""
-
-    outcome: Outcome
-    payer: str
-    events: bytes
-    waiters: tuple[Waiter, ...]
-
-
-@dataclass(frozen=True)
-class Own:
-    """This process runs it already, under this token."""
-
-    token: str
-
-
-@dataclass(frozen=True)
-class Busy:
-    """Another worker runs it; his lease ends at `until`."""
-
-    until: float
-
-
-@dataclass(frozen=True)
-class Spent:
-    """It was bought `spends` times without a known end; the claim is only for committing an error."""
-
-    spends: int
-    started: float
-    doubtful: Mapping[str, Any] | None
-
-
-@dataclass(frozen=True)
-class Later:
-    """`limit` refuses a permit until then (epoch seconds)."""
-
-    until: float
-    limit: str
-
-
-@dataclass(frozen=True)
-class Run:
-    """Call the provider now. `doubtful` is an earlier call of which nobody knows the end."""
-
-    account: str
-    key_index: int
-    started: float
-    attempt: int
-    latest_deadline: float
-    doubtful: Mapping[str, Any] | None
-
-
-Claimed = Expired | Done | Own | Busy | Spent | Later | Run
 
 
 @dataclass(frozen=True)
@@ -182,30 +105,6 @@ class Result:
     bill: Mapping[str, float] | None = None
 
 
-@dataclass(frozen=True)
-class Stored:
-    """The outcome stands; these waiters have not got it. A `duplicate` came second."""
-
-    outcome: Outcome
-    payer: str
-    events: bytes
-    waiters: tuple[Waiter, ...]
-    duplicate: bool = False
-
-
-@dataclass(frozen=True)
-class Stale:
-    """The claim has passed to another worker; his outcome will count."""
-
-
-@dataclass(frozen=True)
-class Living:
-    """Somebody has time for another try."""
-
-
-Committed = Stored | Stale | Living
-
-
 class Flights:
     """The six scripts on one Redis.
 
@@ -223,7 +122,7 @@ class Flights:
     async def admit(self, admissions: Sequence[Admission]) -> list[Admitted]:
         """Admits requests, all in one round trip, in their order."""
         calls = [(a.fingerprint, self._admission(a)) for a in admissions]
-        return [_admitted(answer) for answer in await self._run_all("admit", calls)]
+        return [admitted(answer) for answer in await self._run_all("admit", calls)]
 
     async def claim(self, fingerprint: str, waiter: Waiter, terms: ClaimTerms) -> Claimed:
         """Asks for the right to call the provider now, with every permit it takes."""
@@ -242,7 +141,7 @@ class Flights:
             accounts=terms.accounts,
             used_key=terms.used_key,
         )
-        return _claimed(answer)
+        return claimed(answer)
 
     async def renew(
         self, fingerprint: str, waiter: Waiter, terms: ClaimTerms, run: Run, leases: Sequence[str]
@@ -281,7 +180,7 @@ class Flights:
             retry_at=result.retry_at,
             bill=dict(result.bill or {}),
         )
-        return _committed(answer)
+        return committed(answer)
 
     async def release(
         self,
@@ -378,6 +277,10 @@ class Flights:
                 except NoScriptError:  # a new or flushed Redis: nothing was run, so all can run again
                     self._hashes.clear()
             raise StateAway("Redis forgets its scripts as soon as they are loaded")
+        except _REFUSALS as error:
+            raise StateAway(f"{type(error).__name__}: {error}") from error
+        except ResponseError:
+            raise  # a fault in a script, which waiting does not mend
         except (RedisError, OSError) as error:
             raise StateAway(f"{type(error).__name__}: {error}") from error
 
@@ -420,71 +323,3 @@ def _pack(value: Any) -> bytes:
 
 def _of(waiter: Waiter) -> dict[str, Any]:
     return {"key": waiter.key, "waiter": waiter.to_bytes(), "deadline": waiter.deadline}
-
-
-def _waiters(packed: Sequence[bytes]) -> tuple[Waiter, ...]:
-    return tuple(Waiter.from_bytes(blob) for blob in packed)
-
-
-def _call(packed: bytes) -> Mapping[str, Any] | None:
-    return msgpack.unpackb(packed) if packed else None
-
-
-def _admitted(answer: list[bytes]) -> Admitted:
-    match answer:
-        case [b"hit", why, outcome, payer]:
-            kept = Outcome.from_bytes(outcome) if outcome else None
-            return Hit(why.decode(), kept, payer.decode())  # type: ignore[arg-type]
-        case [b"joined"]:
-            return Joined()
-        case [b"lead", leads]:
-            return Lead(int(leads))
-        case [b"wait", until, booked, limit]:
-            return Wait(float(until), booked == b"1", limit.decode())
-        case _:
-            raise AssertionError(f"admit.lua answered {answer[:1]}")
-
-
-def _claimed(answer: list[bytes]) -> Claimed:
-    match answer:
-        case [b"expired"]:
-            return Expired()
-        case [b"done", outcome, payer, events, *waiters]:
-            return Done(Outcome.from_bytes(outcome), payer.decode(), events, _waiters(waiters))
-        case [b"own", token]:
-            return Own(token.decode())
-        case [b"busy", until]:
-            return Busy(float(until))
-        case [b"spent", spends, started, doubtful]:
-            return Spent(int(spends), float(started), _call(doubtful))
-        case [b"later", until, limit]:
-            return Later(float(until), limit.decode())
-        case [b"run", account, key, started, attempt, latest, doubtful]:
-            return Run(
-                account.decode(),
-                int(key),
-                float(started),
-                int(attempt),
-                float(latest),
-                _call(doubtful),
-            )
-        case _:
-            raise AssertionError(f"claim.lua answered {answer[:1]}")
-
-
-def _committed(answer: list[bytes]) -> Committed:
-    match answer:
-        case [b"stored" | b"duplicate" as verdict, payer, events, outcome, *waiters]:
-            return Stored(
-                Outcome.from_bytes(outcome),
-                payer.decode(),
-                events,
-                _waiters(waiters),
-                duplicate=verdict == b"duplicate",
-            )
-        case [b"stale"]:
-            return Stale()
-        case [b"living"]:
-            return Living()
-        case _:
-            raise AssertionError(f"commit.lua answered {answer[:1]}")

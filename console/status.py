@@ -138,6 +138,7 @@ def _live_worker(report: Mapping[str, Any]) -> LiveWorker:
                 slots=pool.get("slots", 0),
                 waiting=pool.get("waiting", 0),
                 closed=dict(pool.get("closed") or {}),
+                lanes=tuple(pool.get("lanes") or ()),
             )
             for provider, pool in (report.get("providers") or {}).items()
         ),
@@ -148,7 +149,7 @@ def _queue_names(workers: Sequence[LiveWorker], fleet: Fleet | None) -> list[str
     """In the order a request passes them."""
     lanes = {name: set(provider.lanes) for name, provider in (fleet.providers if fleet else {}).items()}
     for pool in (pool for worker in workers for pool in worker.pools):
-        lanes.setdefault(pool.provider, {names.ANY_LANE}).update(pool.closed)
+        lanes.setdefault(pool.provider, {names.ANY_LANE}).update(pool.lanes)
     return [
         *(names.requests_queue(priority) for priority in Priority),
         *(

@@ -126,6 +126,7 @@ def _pools(facts: Facts) -> str | None:
 
 _REQUEST: Final = _field("request_id", "request")
 _MESSAGE: Final = _field("message")
+_CODE: Final = _field("code")
 _PROVIDER: Final = _field("provider")
 _ACCOUNT: Final = _field("account")
 _ASKED: Final = (_field("model"), _field("task"), _field("priority"))
@@ -135,17 +136,17 @@ _FACTS: Final[Mapping[str, tuple[Fact, ...]]] = {
     "cache.miss": _ASKED,
     "dedupe.joined": _ASKED,
     "rate_limit": (_PROVIDER, _field("lane"), _field("limit"), _wait),
-    "limit.tightened": (_PROVIDER, _ACCOUNT, _wait, _MESSAGE),
+    "limit.tightened": (_PROVIDER, _ACCOUNT, _wait, _CODE),
     "error": (_field("error"), _PROVIDER, _field("provider_status", "status"), _MESSAGE, _REQUEST),
     "call.completed": (_candidate, _seconds("latency_s", "latency"), _tokens, _cost, _ACCOUNT),
     "call.failed": (
-        _candidate, _field("error"), _field("status"), _seconds("latency_s", "latency"), _ACCOUNT, _MESSAGE,
+        _candidate, _field("error"), _field("status"), _seconds("latency_s", "latency"), _ACCOUNT, _CODE,
     ),
     "spend.doubtful": (_candidate, _ACCOUNT, _REQUEST),
     "spend.duplicate": (_candidate, _cost, _REQUEST),
-    "retry": (_PROVIDER, _field("attempt"), _wait, _MESSAGE),
+    "retry": (_PROVIDER, _field("attempt"), _wait, _CODE),
     "failover": (_field("provider", "from"), _field("to"), _field("why")),
-    "key.disabled": (_PROVIDER, _ACCOUNT, _field("key"), _field("status"), _MESSAGE),
+    "key.disabled": (_PROVIDER, _ACCOUNT, _field("key"), _field("status"), _CODE),
     "request.completed": (
         _field("status"), _field("source"), _candidate, _seconds("total_s", "total"), _cost,
     ),

@@ -23,6 +23,7 @@ class LivePool:
         slots: This replica's share of the provider's concurrency.
         waiting: Jobs in its hands that are not started.
         closed: Lanes that wait, each with the limit it waits for.
+        lanes: All of its lanes.
     """
 
     provider: str
@@ -30,6 +31,7 @@ class LivePool:
     slots: int
     waiting: int
     closed: Mapping[str, str] = field(default_factory=dict)
+    lanes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -66,10 +66,9 @@ class Core:
 
     def begin(self, request_id: str, now: float, timeout: float) -> list[Effect]:
         """A new call, with `timeout` seconds for its answer."""
-        self._pending[request_id] = _Pending(
-            deadline=now + timeout, timeout=timeout, send_again_at=now + FIRST_SILENCE_S
-        )
-        return [Transmit(request_id)]
+        call = _Pending(deadline=now + timeout, timeout=timeout, send_again_at=now)
+        self._pending[request_id] = call
+        return [self._transmit(request_id, call, now)]
 
     def confirmed(self, request_id: str) -> list[Effect]:
         """The broker has taken the request."""
@@ -151,7 +150,7 @@ def _too_late(call: _Pending, obstacle: str | None) -> OptimizerError:
     if call.confirmed:
         return DeadlineExceeded(
             f"no answer within {call.timeout:g} s; the request was accepted and waited for a "
-            "provider's permit or answer (optimizer status shows where)"
+            "provider's permit or answer (optimizer status shows the queues)"
         )
     why = obstacle or call.obstacle or "RabbitMQ never confirmed the request"
     return Overloaded(f"the request could not be handed over within {call.timeout:g} s: {why}")

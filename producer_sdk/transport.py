@@ -24,7 +24,7 @@ from pamqp.commands import Basic
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from producer_sdk.settings import masked
-from topology.messages import CONTENT_TYPE, MAX_BODY_BYTES
+from topology.messages import CONTENT_TYPE, MAX_MESSAGE_BYTES
 
 log = logging.getLogger("optimizer.transport")
 
@@ -222,10 +222,10 @@ class Publisher(Supervised):
         """Publishes once and waits for the broker's word, at most `timeout` seconds.
 
         Raises:
-            ValueError: The body is larger than 8 MiB; it would close the channel for everybody.
+            ValueError: The body is larger than any message may be; it would close the channel for everybody.
         """
-        if len(message.body) > MAX_BODY_BYTES:
-            raise ValueError(f"{len(message.body)} bytes are more than the limit of {MAX_BODY_BYTES}")
+        if len(message.body) > MAX_MESSAGE_BYTES:
+            raise ValueError(f"{len(message.body)} bytes are more than the limit of {MAX_MESSAGE_BYTES}")
         if not self._up.is_set() and not await self.wait_until_up(timeout):
             return Published.LOST
         channel = self._channel

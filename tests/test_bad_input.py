@@ -57,7 +57,12 @@ async def line_to(house: House) -> AsyncIterator[Line]:
 
 
 def request(**changes: Any) -> bytes:
-    value = {"v": 1, "id": "r1", "agent": "tester", "params": {"messages": [{"role": "user", "content": "x"}]}}
+    value = {
+        "v": 1,
+        "id": "r1",
+        "agent": "tester",
+        "params": {"messages": [{"role": "user", "content": "x"}]},
+    }
     packed: bytes = msgpack.packb({**value, **changes})
     return packed
 

@@ -76,9 +76,7 @@ async def test_a_provider_that_never_answers_is_given_up_after_its_timeout(
     assert reply.attempts == 2
 
 
-async def test_retry_after_is_honoured_and_costs_no_error(
-    house: House, simulator: SimulatorProcess
-) -> None:
+async def test_retry_after_is_honoured_and_costs_no_error(house: House, simulator: SimulatorProcess) -> None:
     simulator.change(limits=[Limit(requests=2, window_s=3).model_dump()])
     fleet = house.simulated(simulator.base_url)
 
@@ -99,9 +97,7 @@ async def test_a_limit_in_the_configuration_is_kept_without_a_single_429(
 ) -> None:
     limit = Limit(requests=3, window_s=2)
     simulator.change(limits=[limit.model_dump()])
-    fleet = house.simulated(
-        simulator.base_url, provider="limits = [{ requests = 3, window_s = 2.2 }]"
-    )
+    fleet = house.simulated(simulator.base_url, provider="limits = [{ requests = 3, window_s = 2.2 }]")
 
     async with house.workers(fleet, ["front", "backend:all"], ["backend:all"]), house.agent() as optimizer:
         replies = await asyncio.gather(*(optimizer.chat(f"Prompt {n}", timeout=60) for n in range(9)))

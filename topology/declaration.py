@@ -13,8 +13,9 @@ from topology import names
 from topology.fleet import Fleet
 from topology.names import Priority, RetryTier
 
-DELIVERY_LIMIT: Final = 20
-"""Hand-outs that end in a lost channel before a message is taken for a killer (RabbitMQ 4's default)."""
+DELIVERY_LIMIT: Final = 100
+"""Hand-outs after which a message is taken for one that kills its workers. Up to RabbitMQ 4.2 a delivery that
+is handed back counts as well, as one is from a lane that is closed for long: hence so many."""
 
 KEPT_MESSAGES: Final = 10_000
 REPLY_QUEUE_EXPIRES_S: Final = 1800.0

@@ -181,6 +181,13 @@ class Provider(Limited):
     def _origins(cls, values: Any) -> Any:
         return _as_api_keys(values)
 
+    @field_validator("kind")
+    @classmethod
+    def _spoken(cls, value: Kind) -> Kind:
+        if value != "openai":
+            raise ValueError(f"{value!r} is not spoken yet; use the provider's OpenAI-compatible address")
+        return value
+
     @field_validator("day_resets_at")
     @classmethod
     def _clock(cls, value: str) -> str:
@@ -211,10 +218,11 @@ class Provider(Limited):
             for key in self.api_keys
         )
         listed = tuple(
-            account
-            if account.limits or account.concurrency
-            else account.model_copy(
-                update={"limits": self.account.limits, "concurrency": self.account.concurrency}
+            account.model_copy(
+                update={
+                    "limits": account.limits or self.account.limits,
+                    "concurrency": account.concurrency or self.account.concurrency,
+                }
             )
             for account in self.accounts
         )
@@ -245,12 +253,16 @@ class Fleet(Section):
     @classmethod
     def _named(cls, values: Any) -> Any:
         if isinstance(values, dict) and isinstance(values.get("providers"), dict):
-            named = {
-                name: {"name": name, **table} if isinstance(table, dict) else table
-                for name, table in values["providers"].items()
-            }
-            return {**values, "providers": named}
+            return {**values, "providers": {n: _named(n, t) for n, t in values["providers"].items()}}
         return values
+
+
+def _named(name: str, table: Any) -> Any:
+    if not isinstance(table, dict):
+        return table
+    if table.get("name", name) != name:
+        raise ValueError(f"providers.{name}.name: the table's key is the provider's name; leave this out")
+    return {**table, "name": name}
 
 
 def _as_api_keys(values: Any) -> Any:

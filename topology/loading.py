@@ -109,6 +109,8 @@ def _inherit(table: dict[str, Any], shelf: Mapping[str, dict[str, Any]]) -> None
             continue
         known = {model["id"]: model for model in entry.get("models", ())}
         merged = _merged(entry, own)
+        if not (own.keys() & {"api_keys", "accounts", "keyless"}) and entry.get("key_env"):
+            merged["api_keys"] = [f"env:{entry['key_env']}"]
         if isinstance(own.get("account"), dict):
             merged["account"] = _merged(entry.get("account", {}), own["account"])
         if isinstance(own.get("models"), list):

@@ -18,6 +18,10 @@ from topology.names import AGENT_PATTERN, Priority
 VERSION: Final = 1
 CONTENT_TYPE: Final = "application/msgpack"
 MAX_BODY_BYTES: Final = 8 * 1024 * 1024
+"""The largest request, and the largest answer."""
+
+MAX_MESSAGE_BYTES: Final = MAX_BODY_BYTES + 256 * 1024
+"""The largest message: a request or an answer with what the house puts around it."""
 
 _MAX_DEPTH: Final = 64
 """How deep params may nest; deeper input is refused before anything recurses into it."""
@@ -69,6 +73,7 @@ class WireMessage(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
     kind: ClassVar[str] = "message"
+    max_bytes: ClassVar[int] = MAX_MESSAGE_BYTES
     v: int = VERSION
 
     def to_bytes(self) -> bytes:
@@ -94,6 +99,7 @@ class WireMessage(BaseModel):
             Refused: It is no msgpack, too large, of an unknown version or of a wrong shape; the text
                 names the field and the remedy.
         """
+        _check_size(body, cls.kind, cls.max_bytes)
         return cls.from_value(unpack(body, cls.kind))
 
     @classmethod
@@ -125,6 +131,7 @@ class Request(WireMessage):
     """
 
     kind: ClassVar[str] = "request"
+    max_bytes: ClassVar[int] = MAX_BODY_BYTES
 
     id: str = Field(min_length=1, max_length=128)
     agent: str = Field(pattern=f"^{AGENT_PATTERN.pattern}$")
@@ -315,11 +322,7 @@ def unpack(body: bytes, kind: str = "message") -> dict[str, Any]:
     Raises:
         Refused: It is not a msgpack map with text keys within those bounds.
     """
-    if len(body) > MAX_BODY_BYTES:
-        raise Refused(
-            ErrorType.INVALID_REQUEST,
-            f"{kind}: {len(body)} bytes are more than the limit of {MAX_BODY_BYTES}",
-        )
+    _check_size(body, kind, MAX_MESSAGE_BYTES)
     try:
         value = msgpack.unpackb(body, raw=False, strict_map_key=True, unicode_errors=_UNICODE)
     except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
@@ -331,6 +334,15 @@ def unpack(body: bytes, kind: str = "message") -> dict[str, Any]:
     if _deeper_than(value, _MAX_DEPTH):
         raise Refused(ErrorType.INVALID_REQUEST, f"{kind}: nested deeper than {_MAX_DEPTH} levels")
     return value
+
+
+def _check_size(body: bytes, kind: str, most_bytes: int) -> None:
+    if len(body) > most_bytes:
+        raise Refused(
+            ErrorType.INVALID_REQUEST,
+            f"{kind}: {len(body)} bytes are more than the limit of {most_bytes}; "
+            "send less text, or put attachments behind a URL",
+        )
 
 
 def _deeper_than(value: object, limit: int) -> bool:

@@ -11,8 +11,9 @@ from topology.fleet import Provider
 from topology.names import Priority
 from topology.turns import WeightedTurns
 from workers.calling import ProviderClient
-from workers.execution import Execution, GoOn, LaterPlease
+from workers.execution import Execution
 from workers.lane import Held, Lane
+from workers.moving import GoOn, LaterPlease
 from workers.worker import Worker
 
 log = logging.getLogger("optimizer.backend")
@@ -140,6 +141,7 @@ class Pool:
                     "running": len(self._tasks),
                     "slots": self._slots,
                     "waiting": sum(lane.waiting() for lane in self._lanes),
+                    "lanes": [lane.name for lane in self._lanes],
                     "closed": {lane.name: lane.closed_for for lane in self._lanes if lane.closed_for},
                 }
             }

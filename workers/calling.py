@@ -35,6 +35,12 @@ class ProviderClient:
     def __init__(self, provider: Provider) -> None:
         self._provider = provider
         self._accounts = {account.name: account for account in provider.quota_owners}
+        self._secrets = [
+            key.secret.get_secret_value()
+            for account in provider.quota_owners
+            for key in account.api_keys
+            if key.secret is not None
+        ]
         self._http = httpx.AsyncClient(
             base_url=provider.base_url,
             timeout=httpx.Timeout(provider.timeout_s, connect=_CONNECT_TIMEOUT_S),

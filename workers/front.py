@@ -7,12 +7,13 @@ broker has confirmed the next hop; whatever dies in between is handed out again 
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
 
-from broker.flights import Admission, Admitted, Hit, Joined, Lead, StateAway, Wait
+from broker.answers import Admitted, Hit, Joined, Lead, Wait
+from broker.flights import Admission, StateAway
 from producer_sdk.transport import Delivery, Outgoing, Published, Subscription
 from topology import names
 from topology.errors import ErrorType, Refused
@@ -137,13 +138,28 @@ class Front:
         return batch
 
     async def _serve(self, batch: Sequence[Delivery]) -> None:
+        try:
+            await self._serve_together(batch)
+        except Exception as error:  # a fault of ours; find the request it is about, and go on with the rest
+            log.exception("a batch failed unexpectedly", extra={"requests": len(batch)})
+            if len(batch) > 1:
+                for delivery in batch:
+                    await self._serve([delivery])
+                return
+            copy = kept(batch[0].queue, batch[0].body, f"internal: {type(error).__name__}")
+            self._own(self._publish(_Plan(batch[0]), copy))
+
+    async def _serve_together(self, batch: Sequence[Delivery]) -> None:
         reads = [self._read(delivery) for delivery in batch]
         fit = [read for read in reads if isinstance(read, _Read)]
         answers = await self._admit([read.admission for read in fit])
         plans = [self._decide(read, answer) for read, answer in zip(fit, answers, strict=True)]
         plans += [self._refuse(read) for read in reads if isinstance(read, _Unfit)]
         self.admitted += len(fit)
-        task = asyncio.create_task(self._carry_out(plans), name="front publishes")
+        self._own(self._carry_out(plans))
+
+    def _own(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work, name="front publishes")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -246,9 +262,10 @@ class Front:
             (f"{prefix}rate:fleet", section.requests_per_minute, "fleet's rate"),
         )
         return tuple(
-            {"key": key, "amount": amount, "window_s": 60.0, "name": name}
-            for key, amount, name in limits
-            if amount is not None
+            # Whole requests: half a request a minute is one in two.
+            {"key": key, "amount": max(1, int(rate)), "window_s": 60.0 / min(1.0, rate), "name": name}
+            for key, rate, name in limits
+            if rate is not None
         )
 
     def _live_first(self, route: tuple[Candidate, ...]) -> tuple[Candidate, ...]:
@@ -262,11 +279,11 @@ class Front:
     def _decide(self, read: _Read, admitted: Admitted) -> _Plan:
         plan = _Plan(read.delivery)
         match admitted:
-            case Hit(outcome=None):
-                return plan  # answered before, and called off: nothing is left to say
-            case Hit() as hit:
+            case Hit(outcome=outcome) as hit:
+                if outcome is None:
+                    return plan  # answered before, and called off: nothing is left to say
                 self._tell(EventType.CACHE_HIT, read, why=hit.why)
-                answer = Answer(read.waiter, hit.outcome or _NOTHING, _source(read, hit))
+                answer = Answer(read.waiter, outcome, _source(read, hit))
                 return replace(plan, answer=answer, settle=_settlement(read, hit))
             case Joined():
                 self._tell(EventType.DEDUPE_JOINED, read)
@@ -339,9 +356,13 @@ class Front:
                 [(plan.settle[0], [plan.settle[1]], False) for plan in done if plan.settle]
             )
         except StateAway:
-            return  # handed out again, and then known to be done
+            done = []  # decided again, and then known to be done
         for plan in done:
             await plan.delivery.ack()
+        if len(done) < len(plans):
+            await asyncio.sleep(_AGAIN_S)
+            for plan in plans:
+                await plan.delivery.give_back()
 
     async def _publish(self, plan: _Plan, message: Outgoing) -> None:
         """Publishes until it is confirmed, or the delivery is somebody else's; then acknowledges."""
@@ -352,9 +373,6 @@ class Front:
                 return
             log.warning("publish failed", extra={"to": message.routing_key, "how": outcome.name})
             await asyncio.sleep(_AGAIN_S)
-
-
-_NOTHING: Final = error_outcome(ErrorType.INTERNAL, "the answer is gone", retryable=True)
 
 
 def _speaker(delivery: Delivery) -> tuple[Priority, str]:

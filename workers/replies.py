@@ -52,7 +52,8 @@ class Replies:
             body = reply.to_bytes()
         except Refused as refused:  # over 8 MiB: it would close the channel for everybody
             too_large = Outcome(status="error", error=report_of(refused))
-            body = _reply(Answer(waiter, too_large, None), self._clock.now()).to_bytes()
+            reply = _reply(Answer(waiter, too_large, None), self._clock.now())
+            body = reply.to_bytes()
         outcome = await self._publisher.publish(Outgoing("", waiter.reply_to, body, correlation_id=waiter.id))
         if outcome is Published.CONFIRMED:
             self._tell(waiter, reply)
@@ -65,7 +66,8 @@ class Replies:
                 EventType.ERROR,
                 **common,
                 error=reply.error.type.value,
-                message=reply.error.message,
+                # A provider's own words can quote the prompt.
+                message=reply.error.message if reply.provider is None else None,
                 provider=reply.provider,
                 provider_status=reply.error.provider_status,
             )

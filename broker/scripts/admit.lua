@@ -42,7 +42,8 @@ if open and a.keep_s > (f.keep_s or 0) then
   redis.call('HSET', FLIGHT, 'keep_s', a.keep_s)
 end
 
-if f.state == 'running' and f.lease_until > now then
+-- A durable request never rests on Redis's word alone: it leads a job of its own, which claim makes harmless.
+if f.state == 'running' and f.lease_until > now and not a.durable then
   return {'joined'}
 end
 if open and f.published_at then

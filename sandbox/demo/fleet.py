@@ -40,7 +40,7 @@ def fleet_workload(seed: int, seconds: float, run: str) -> Workload:
         replace(ask, at_s=min(ask.at_s, LIFE_S) * factor, prompt=f"{ask.prompt}\n[run {run}]") for ask in asks
     ]
     return Workload(
-        title=f"fleet: ten minutes of {len(members)} agents of {len(_KINDS)} kinds, from a seed, not recorded",
+        title=f"fleet: ten minutes of {len(members)} agents of {len(_KINDS)} kinds, seeded, not recorded",
         agents=members,
         asks=in_order(placed),
         notes=(f"played in {seconds:g} s, {LIFE_S / seconds:.0f} times as fast as life (seed {seed})",),

@@ -56,20 +56,20 @@ def write_json(
 
 def _rows(figures: Figures, provider: str) -> Iterator[tuple[str, str, str]]:
     f = figures
-    yield "requests", f"{f.requests}", f"of {f.agents} agents, through {provider}"
+    yield "requests", f"{f.requests}", f"of {f.agents} agents"
     yield "  distinct", f"{f.distinct}", "each has to be paid once"
     yield "  by their own wish", f"{f.by_wish + f.off}", f"{f.by_wish} refresh or join, {f.off} off"
     yield "  repeats", f"{f.repeats}", "sent before within 600 s, by anyone"
-    yield "provider calls", f"{f.calls}", f"{f.requests} without sharing"
+    yield "provider calls", f"{f.calls}", f"to {provider}, not {f.requests}"
     yield (
         "repeats that cost no call",
         f"{f.free_repeats}",
         f"{f.free_repeats_percent:.2f} % of the repeats",
     )
     yield "hits", f"{f.hits}", "answered from the cache"
-    yield "joins", f"{f.joins}", "shared a running or just finished call"
-    yield "waits", f"{f.queued_p50_s:.3f} s", f"in the queue, p50; p95 {f.queued_p95_s:.3f} s"
-    yield "answers", f"{f.total_p50_s:.3f} s", f"as agents saw them, p50; p95 {f.total_p95_s:.3f} s"
+    yield "joins", f"{f.joins}", "shared a call of somebody else's"
+    yield "waits", f"{f.queued_p50_s:.3f} s", f"p50, in the queue; p95 {f.queued_p95_s:.3f} s"
+    yield "answers", f"{f.total_p50_s:.3f} s", f"p50, as agents see; p95 {f.total_p95_s:.3f} s"
     yield "errors", f"{len(f.errors)}", ""
     if f.failed_calls:
         yield "failed calls", f"{f.failed_calls}", "refused or failed at the provider, not billed"
@@ -77,16 +77,14 @@ def _rows(figures: Figures, provider: str) -> Iterator[tuple[str, str, str]]:
         yield "other calls", f"{f.strange_calls}", "for requests left over from before"
     yield "cost", _usd(f.cost_usd), f"{_usd(f.unshared_usd)} without sharing"
     percent = 100.0 * f.saved_calls / f.requests if f.requests else 0.0
-    yield "saved", f"{f.saved_calls} calls", f"{percent:.1f} % of the calls, {_saved(f)}"
+    yield "saved", f"{f.saved_calls} calls", f"{percent:.1f} %, {_saved(f)}"
     yield "time", f"{f.elapsed_s:.1f} s", "first request to last answer"
 
 
 def _saved(figures: Figures) -> str:
     if figures.saved_usd is None or not figures.unshared_usd:
         return "USD not known"
-    return (
-        f"{_usd(figures.saved_usd)} or {100.0 * figures.saved_usd / figures.unshared_usd:.1f} % of the cost"
-    )
+    return f"{_usd(figures.saved_usd)} or {100.0 * figures.saved_usd / figures.unshared_usd:.1f} %"
 
 
 def _usd(amount: float | None) -> str:

@@ -57,9 +57,7 @@ class House:
 
     def simulated(self, base_url: str, *, fleet: str = "", cache: str = "", provider: str = "") -> Fleet:
         """A fleet with the simulated provider alone; more lines for its tables as TOML text."""
-        return self.fleet(
-            SIMULATED.format(base_url=base_url, fleet=fleet, cache=cache, provider=provider)
-        )
+        return self.fleet(SIMULATED.format(base_url=base_url, fleet=fleet, cache=cache, provider=provider))
 
     async def declare(self, fleet: Fleet) -> None:
         await declaring.apply(declaration(fleet), self.amqp_url, self.management_url)
@@ -130,9 +128,7 @@ def create_vhost(management_url: str, name: str) -> None:
     httpx.put(f"{management_url}/api/vhosts/{name}", timeout=30).raise_for_status()
     user = httpx.URL(management_url).username or "guest"
     rights = {"configure": ".*", "write": ".*", "read": ".*"}
-    httpx.put(
-        f"{management_url}/api/permissions/{name}/{user}", json=rights, timeout=30
-    ).raise_for_status()
+    httpx.put(f"{management_url}/api/permissions/{name}/{user}", json=rights, timeout=30).raise_for_status()
 
 
 def delete_vhost(management_url: str, name: str) -> None:

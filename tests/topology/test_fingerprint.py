@@ -17,9 +17,7 @@ PARAMS: dict[str, Any] = {
 
 def asked(**changes: Any) -> str:
     return fingerprint(
-        Request.model_validate(
-            {"id": "r1", "agent": "quality", "model": "auto", "params": PARAMS, **changes}
-        )
+        Request.model_validate({"id": "r1", "agent": "quality", "model": "auto", "params": PARAMS, **changes})
     )
 
 

@@ -74,8 +74,7 @@ def test_own_limits_replace_those_of_the_catalogue(tmp_path: Path) -> None:
 def test_the_short_and_the_long_form_of_a_limit_stand_side_by_side(tmp_path: Path) -> None:
     provider = groq(
         tmp_path,
-        "tokens_per_minute = 6000\n"
-        'limits = [{ requests = 20, window_s = 10, counting = "fixed" }]\n',
+        'tokens_per_minute = 6000\nlimits = [{ requests = 20, window_s = 10, counting = "fixed" }]\n',
     )
 
     assert [(limit.name, limit.counting) for limit in provider.limits] == [
@@ -221,8 +220,7 @@ KEYS = ["id", "name", "api_keys", "accounts", "account", "limits", "models", "re
 
 misfits = st.recursive(
     st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(st.sampled_from(KEYS), inner, max_size=4),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=4),
     max_leaves=8,
 )
 tables = st.one_of(

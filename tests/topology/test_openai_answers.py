@@ -172,7 +172,12 @@ def request(**changes: Any) -> Request:
 
 
 def test_a_request_is_sent_with_its_parameters_untouched_under_the_candidates_model() -> None:
-    params = {"messages": [{"content": "\ud83d"}], "novel_option": {"a": [1]}, "model": "auto", "stream": True}
+    params = {
+        "messages": [{"content": "\ud83d"}],
+        "novel_option": {"a": [1]},
+        "model": "auto",
+        "stream": True,
+    }
 
     sent = json.loads(body_of(request(params=params), "llama"))
 

@@ -85,7 +85,13 @@ def test_auto_prefers_models_for_the_task_and_then_takes_any() -> None:
     found = route("auto", task="code")
 
     assert found[0] == "dear/coder"
-    assert found[1:] == ["cheap/shared", "dear/shared", "dear/family/inner", "cheap/unpriced", "riddle/shared"]
+    assert found[1:] == [
+        "cheap/shared",
+        "dear/shared",
+        "dear/family/inner",
+        "cheap/unpriced",
+        "riddle/shared",
+    ]
 
 
 def test_a_task_does_not_change_what_a_named_model_means() -> None:

@@ -5,6 +5,7 @@ too: OpenRouter reports failures after generation began that way.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -85,7 +86,17 @@ def _failure(status: int, headers: Mapping[str, str], error: Mapping[str, Any]) 
     kind, error_type = _classify(status, words)
     message = error.get("message")
     text = message if isinstance(message, str) and message else f"HTTP status {status}"
-    return Failure(kind, error_type, text[:_LONGEST_MESSAGE], status, retry_after_s(headers))
+    wait_s = retry_after_s(headers)
+    return Failure(kind, error_type, text[:_LONGEST_MESSAGE], status, wait_s, _code(error))
+
+
+def _code(error: Mapping[str, Any]) -> str | None:
+    """The error's code or type, if it is a word and no sentence."""
+    for name in ("code", "type"):
+        word = str(error.get(name) or "")
+        if re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", word):
+            return word
+    return None
 
 
 def _classify(status: int, words: set[str]) -> tuple[FailureKind, ErrorType]:  # noqa: PLR0911 - a table

@@ -52,9 +52,10 @@ class Failure:
 
     Attributes:
         error_type: What the caller is told when nothing else helps.
-        message: What the provider said, without the request's text.
+        message: What the provider said; for the caller alone, since it can quote the request.
         status: The HTTP status; None when there was no answer.
         retry_after_s: What the provider asked to wait, in seconds; None when it did not say.
+        code: The provider's own word for it, fit for events and logs.
     """
 
     kind: FailureKind
@@ -62,6 +63,7 @@ class Failure:
     message: str
     status: int | None = None
     retry_after_s: float | None = None
+    code: str | None = None
 
     @property
     def may_be_billed(self) -> bool:

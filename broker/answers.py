@@ -1,0 +1,198 @@
+"""What the scripts answer, as values; what follows from one is decided by whoever asked."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import msgpack
+
+from topology.messages import Outcome, Waiter
+
+
+@dataclass(frozen=True)
+class Hit:
+    """The answer is there. `outcome` is None when it was given before and is not kept."""
+
+    why: Literal["served", "known", "fresh"]
+    outcome: Outcome | None
+    payer: str
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Another request's call will answer it."""
+
+
+@dataclass(frozen=True)
+class Lead:
+    """It must publish a job; `leads` counts those of this flight."""
+
+    leads: int
+
+
+@dataclass(frozen=True)
+class Wait:
+    """A limit lets it pass at an instant (epoch seconds); `booked` unless that is past its deadline."""
+
+    until: float
+    booked: bool
+    limit: str
+
+
+Admitted = Hit | Joined | Lead | Wait
+
+
+@dataclass(frozen=True)
+class Expired:
+    """Nobody waits any more."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """There is an outcome, and `waiters` have not got it. `events` is what is still to be published."""
+
+    outcome: Outcome
+    payer: str
+    events: bytes
+    waiters: tuple[Waiter, ...]
+
+
+@dataclass(frozen=True)
+class Own:
+    """This process runs it already, under this token."""
+
+    token: str
+
+
+@dataclass(frozen=True)
+class Busy:
+    """Another worker runs it; his lease ends at `until`."""
+
+    until: float
+
+
+@dataclass(frozen=True)
+class Spent:
+    """It was bought `spends` times without a known end; the claim is only for committing an error."""
+
+    spends: int
+    started: float
+    doubtful: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Later:
+    """`limit` refuses a permit until then (epoch seconds)."""
+
+    until: float
+    limit: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """Call the provider now. `doubtful` is an earlier call of which nobody knows the end."""
+
+    account: str
+    key_index: int
+    started: float
+    attempt: int
+    latest_deadline: float
+    doubtful: Mapping[str, Any] | None
+
+
+Claimed = Expired | Done | Own | Busy | Spent | Later | Run
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The outcome stands; these waiters have not got it. A `duplicate` came second."""
+
+    outcome: Outcome
+    payer: str
+    events: bytes
+    waiters: tuple[Waiter, ...]
+    duplicate: bool = False
+
+
+@dataclass(frozen=True)
+class Stale:
+    """The claim has passed to another worker; his outcome will count."""
+
+
+@dataclass(frozen=True)
+class Living:
+    """Somebody has time for another try."""
+
+
+Committed = Stored | Stale | Living
+
+
+def admitted(answer: list[bytes]) -> Admitted:
+    """Reads what `admit.lua` answered."""
+    match answer:
+        case [b"hit", why, outcome, payer]:
+            kept = Outcome.from_bytes(outcome) if outcome else None
+            return Hit(why.decode(), kept, payer.decode())  # type: ignore[arg-type]
+        case [b"joined"]:
+            return Joined()
+        case [b"lead", leads]:
+            return Lead(int(leads))
+        case [b"wait", until, booked, limit]:
+            return Wait(float(until), booked == b"1", limit.decode())
+        case _:
+            raise AssertionError(f"admit.lua answered {answer[:1]}")
+
+
+def claimed(answer: list[bytes]) -> Claimed:
+    """Reads what `claim.lua` answered."""
+    match answer:
+        case [b"expired"]:
+            return Expired()
+        case [b"done", outcome, payer, events, *waiters]:
+            return Done(Outcome.from_bytes(outcome), payer.decode(), events, _waiters(waiters))
+        case [b"own", token]:
+            return Own(token.decode())
+        case [b"busy", until]:
+            return Busy(float(until))
+        case [b"spent", spends, started, doubtful]:
+            return Spent(int(spends), float(started), _call(doubtful))
+        case [b"later", until, limit]:
+            return Later(float(until), limit.decode())
+        case [b"run", account, key, started, attempt, latest, doubtful]:
+            return Run(
+                account.decode(),
+                int(key),
+                float(started),
+                int(attempt),
+                float(latest),
+                _call(doubtful),
+            )
+        case _:
+            raise AssertionError(f"claim.lua answered {answer[:1]}")
+
+
+def committed(answer: list[bytes]) -> Committed:
+    """Reads what `commit.lua` answered."""
+    match answer:
+        case [b"stored" | b"duplicate" as verdict, payer, events, outcome, *waiters]:
+            return Stored(
+                Outcome.from_bytes(outcome),
+                payer.decode(),
+                events,
+                _waiters(waiters),
+                duplicate=verdict == b"duplicate",
+            )
+        case [b"stale"]:
+            return Stale()
+        case [b"living"]:
+            return Living()
+        case _:
+            raise AssertionError(f"commit.lua answered {answer[:1]}")
+
+
+def _waiters(packed: Sequence[bytes]) -> tuple[Waiter, ...]:
+    return tuple(Waiter.from_bytes(blob) for blob in packed)
+
+
+def _call(packed: bytes) -> Mapping[str, Any] | None:
+    return msgpack.unpackb(packed) if packed else None

@@ -1,0 +1,57 @@
+"""A claim in this worker's hands, and the words to Redis that end it."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from broker.answers import Committed, Run
+from broker.flights import ClaimTerms, Result, StateAway
+from topology.fleet import Model
+from topology.messages import Job
+from workers.moving import AGAIN_S
+from workers.worker import Worker
+
+log = logging.getLogger("optimizer.claims")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Call:
+    """A claim with all that belongs to it."""
+
+    job: Job
+    model: Model
+    terms: ClaimTerms
+    run: Run
+
+
+class Claims:
+    """Ends claims, however long Redis is away: what a call came to is in our hands until it is stored."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+
+    async def commit(self, call: Call, result: Result) -> Committed:
+        """Stores what the call came to."""
+        return await self.until_decided(
+            lambda: self._worker.flights.commit(
+                call.job.fingerprint, call.job.waiter, call.terms.token, call.run.started, result
+            )
+        )
+
+    async def release(self, call: Call, **terms: Any) -> None:
+        """Gives the claim up; `terms` as for `Flights.release`."""
+        await self.until_decided(
+            lambda: self._worker.flights.release(call.job.fingerprint, call.terms.token, **terms)
+        )
+
+    async def until_decided(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """Asks again and again while Redis is away."""
+        while True:
+            try:
+                return await ask()
+            except StateAway as error:
+                log.warning("Redis is away, holding a result", extra={"error": str(error)})
+                await asyncio.sleep(AGAIN_S)

@@ -1,0 +1,191 @@
+"""What follows from a call that failed: wait, go elsewhere, try again, or tell the caller."""
+
+from typing import Final
+
+from broker.answers import Living, Spent, Stale, Stored
+from broker.flights import ClaimTerms, Result
+from broker.permits import Permits
+from producer_sdk.transport import Delivery
+from topology.errors import ErrorType
+from topology.events import EventType
+from topology.fleet import Model, Provider
+from topology.messages import ErrorReport, Job, Outcome
+from topology.names import RetryTier
+from topology.providers.outcomes import Failure, FailureKind
+from workers.claims import Call, Claims
+from workers.moving import Executed, GoOn, LaterPlease, Moving
+from workers.replies import error_outcome
+from workers.telling import Telling
+from workers.worker import Worker
+
+_THROTTLED_S: Final = 1.0
+"""How long an account is left alone after a 429 that names no time."""
+_QUOTA_GONE_S: Final = 3600.0
+_KEY_REFUSED_S: Final = 300.0
+_BACKOFF: Final = (RetryTier.ONE_SECOND, RetryTier.FIVE_SECONDS, RetryTier.HALF_A_MINUTE)
+
+
+class AfterFailure:
+    """Decides for one provider's pool. Waiting beats failing, and a healthy alternative beats waiting."""
+
+    def __init__(
+        self,
+        worker: Worker,
+        provider: Provider,
+        permits: Permits,
+        claims: Claims,
+        telling: Telling,
+        moving: Moving,
+    ) -> None:
+        self._worker = worker
+        self._provider = provider
+        self._permits = permits
+        self._claims = claims
+        self._telling = telling
+        self._moving = moving
+
+    async def follow(self, delivery: Delivery, call: Call, failure: Failure, seconds: float) -> Executed:
+        """Deals with a call that failed after `seconds`."""
+        self._worker.events.emit(
+            EventType.CALL_FAILED,
+            **self._telling.facts(call, seconds),
+            status=failure.status,
+            error=failure.error_type.value,
+            kind=failure.kind.value,
+            code=failure.code,
+        )
+        if failure.may_be_billed:
+            self._telling.report_doubtful(call.job, {**call.terms.call, "account": call.run.account})
+        match failure.kind:
+            case FailureKind.REQUEST_AT_FAULT:
+                shared_s = self._worker.fleet.cache.error_ttl_s
+                return await self._end_in_error(delivery, call, failure, shared_s=shared_s)
+            case FailureKind.THROTTLED | FailureKind.QUOTA_GONE:
+                return await self._throttled(delivery, call, failure)
+            case FailureKind.KEY_REFUSED:
+                return await self._key_refused(delivery, call, failure)
+            case FailureKind.CAPACITY | FailureKind.UNSENT | FailureKind.AMBIGUOUS:
+                return await self._try_again(delivery, call, failure)
+
+    async def _throttled(self, delivery: Delivery, call: Call, failure: Failure) -> Executed:
+        """A limit: closed for every replica until it opens; a healthy alternative before waiting."""
+        gone = failure.kind is FailureKind.QUOTA_GONE
+        wait_s = failure.retry_after_s
+        if wait_s is None:
+            wait_s = _QUOTA_GONE_S if gone else _THROTTLED_S
+        scope = (call.run.account,) if gone else (call.run.account, call.model.id)
+        until = self._worker.clock.now() + wait_s
+        self._telling.tell_of(
+            EventType.LIMIT_TIGHTENED,
+            call.job,
+            provider=self._provider.name,
+            account=call.run.account,
+            until=until,
+            code=failure.code,
+        )
+        await self._claims.release(call, closed={self._permits.closed_key(*scope): until})
+        if len(call.job.route) > 1:
+            return await self._moving.hand_on(delivery, call.job, failure.kind.value)
+        return LaterPlease(0.0, failure.kind.value)  # the next claim knows which account opens when
+
+    async def _key_refused(self, delivery: Delivery, call: Call, failure: Failure) -> Executed:
+        owner = next(a for a in call.terms.accounts if a["name"] == call.run.account)
+        key = owner["keys"][call.run.key_index]["closed"][0]
+        self._worker.events.emit(
+            EventType.KEY_DISABLED,
+            provider=self._provider.name,
+            account=call.run.account,
+            key=key.rpartition(f":{call.run.account}:")[2],
+            status=failure.status,
+            code=failure.code,
+        )
+        others = sum(len(a["keys"]) for a in call.terms.accounts) - 1
+        if others == 0 and len(call.job.route) == 1:
+            # Nobody else to ask: waiting would only hide that the key is wrong.
+            return await self._end_in_error(delivery, call, failure)
+        closed = {key: self._worker.clock.now() + _KEY_REFUSED_S}
+        await self._claims.release(call, closed=closed)
+        if others == 0:
+            return await self._moving.hand_on(delivery, call.job, failure.kind.value)
+        return LaterPlease(0.0, failure.kind.value)
+
+    async def _try_again(self, delivery: Delivery, call: Call, failure: Failure) -> Executed:
+        """The route's next candidate at once; after a whole round, a pause that grows."""
+        job, attempt = call.job, call.run.attempt
+        if attempt % len(job.route):
+            await self._claims.release(call, billed=failure.may_be_billed, sent=_was_sent(failure))
+            return await self._moving.hand_on(delivery, job, failure.kind.value)
+        tier = _BACKOFF[min(attempt // len(job.route), len(_BACKOFF)) - 1]
+        back_at = self._worker.clock.now() + tier.delay_s
+        ended = await self._claims.commit(call, self._error_result(call, failure, retry_at=back_at))
+        match ended:
+            case Stored():
+                return await self._telling.tell(delivery, job, ended)
+            case Stale():
+                await delivery.ack()
+                return GoOn()
+            case Living():
+                await self._claims.release(
+                    call,
+                    billed=failure.may_be_billed,
+                    sent=_was_sent(failure),
+                    parked_until=back_at,
+                )
+                self._telling.tell_of(
+                    EventType.RETRY, job, provider=self._provider.name, attempt=attempt,
+                    wait_s=tier.delay_s, code=failure.code,
+                )  # fmt: skip
+                return await self._moving.send_on(
+                    delivery, self._moving.to_tier(tier, job.at_next_candidate())
+                )
+
+    async def _end_in_error(
+        self, delivery: Delivery, call: Call, failure: Failure, *, shared_s: float = 0.0
+    ) -> Executed:
+        ended = await self._claims.commit(call, self._error_result(call, failure, shared_s=shared_s))
+        if isinstance(ended, Stored):
+            return await self._telling.tell(delivery, call.job, ended)
+        await delivery.ack()
+        return GoOn()
+
+    def _error_result(
+        self, call: Call, failure: Failure, *, shared_s: float = 0.0, retry_at: float = 0.0
+    ) -> Result:
+        report = ErrorReport(
+            type=failure.error_type,
+            message=f"{self._provider.name}: {failure.message}",
+            retryable=failure.kind is not FailureKind.REQUEST_AT_FAULT,
+            provider_status=failure.status,
+        )
+        outcome = Outcome(
+            status="error",
+            provider=self._provider.name,
+            model=call.model.id,
+            attempts=call.run.attempt,
+            error=report,
+        )
+        return Result(outcome, shared_s=shared_s, retry_at=retry_at)
+
+    async def give_up_spent(
+        self, delivery: Delivery, job: Job, model: Model, terms: ClaimTerms, spent: Spent
+    ) -> Executed:
+        """The flight was bought as often as it may be, and nobody knows an end: its waiters get an error."""
+        self._telling.report_doubtful(job, spent.doubtful)
+        outcome = error_outcome(
+            ErrorType.PROVIDER_ERROR,
+            f"{self._provider.name}/{model.id}: {spent.spends} calls ended without a known result, and each "
+            "may have been billed; max_spends allows no more",
+        )
+        ended = await self._claims.until_decided(
+            lambda: self._worker.flights.commit(
+                job.fingerprint, job.waiter, terms.token, spent.started, Result(outcome)
+            )
+        )
+        if isinstance(ended, Stored):
+            return await self._telling.tell(delivery, job, ended)
+        await delivery.ack()
+        return GoOn()
+
+
+def _was_sent(failure: Failure) -> bool:
+    return failure.kind is not FailureKind.UNSENT
