@@ -49,27 +49,37 @@ end
 if open and f.published_at then
   local backoff = math.min(a.backoff_s * 2 ^ (f.leads - 1), a.longest_backoff_s)
   local alive = now < f.published_at + backoff and (f.parked_until or 0) <= now
-  if alive and f.published_by ~= a.key and f.published_rank <= a.rank and not a.durable then
+  local rank = f.published_rank or 3 -- below all: Redis was emptied, and the worker knows no publisher
+  if alive and f.published_by ~= a.key and rank <= a.rank and not a.durable then
     return {'joined'}
   end
 end
 
 -- Only what leads is limited. A refusal books an instant for this id, so that it passes then; one limit
 -- after the other, so that who waits for his own does not hold up those behind him in the fleet's.
+local function wait(instant, booked, name)
+  if f.state == 'done' then
+    redis.call('HDEL', WAITERS, a.key) -- else it would be known when it comes back, and get the old answer
+  end
+  return {'wait', text(instant), booked, name}
+end
+
 for _, limit in ipairs(a.limits) do
+  local whole = math.max(1, math.floor(limit.amount))
+  local window_s = limit.window_s * whole / limit.amount -- 0.5 in a minute is 1 in two
   local booked = tonumber(redis.call('ZSCORE', limit.key, a.key) or nil)
   if not booked then
-    redis.call('ZREMRANGEBYSCORE', limit.key, '-inf', text(now - limit.window_s))
-    local nth = redis.call('ZRANGE', limit.key, -limit.amount, -limit.amount, 'WITHSCORES')
-    booked = nth[2] and math.max(now, tonumber(nth[2]) + limit.window_s) or now
+    redis.call('ZREMRANGEBYSCORE', limit.key, '-inf', text(now - window_s))
+    local nth = redis.call('ZRANGE', limit.key, -whole, -whole, 'WITHSCORES')
+    booked = nth[2] and math.max(now, tonumber(nth[2]) + window_s) or now
     if booked >= a.deadline then
-      return {'wait', text(booked), '0', limit.name}
+      return wait(booked, '0', limit.name)
     end
     redis.call('ZADD', limit.key, text(booked), a.key)
-    redis.call('EXPIREAT', limit.key, math.ceil(booked + limit.window_s) + 1)
+    redis.call('EXPIREAT', limit.key, math.ceil(booked + window_s) + 1)
   end
   if booked > now then
-    return {'wait', text(booked), '1', limit.name}
+    return wait(booked, '1', limit.name)
   end
 end
 

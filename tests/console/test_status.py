@@ -45,7 +45,7 @@ async def test_status_lists_the_living_workers_and_the_queues(
     backend, front = status.workers
     assert (front.roles, front.pid, front.redis, front.pools) == (("front",), os.getpid(), "up", ())
     assert backend.roles == ("backend:simulated",)
-    assert backend.pools == (LivePool("simulated", running=0, slots=40, waiting=0),)
+    assert backend.pools == (LivePool("simulated", running=0, slots=40, waiting=0, lanes=("any",)),)
     consumers = {queue.name: queue.consumers for queue in status.queues}
     assert consumers["requests.high"] == consumers["jobs.simulated.any.normal"] == 1
     assert consumers["retry.5m"] == consumers["dead.kept"] == 0
