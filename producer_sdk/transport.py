@@ -12,34 +12,20 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from types import TracebackType
-from typing import Any, Final, Self, cast
+from typing import Any, Final
 from uuid import uuid4
 
-import aio_pika
 import aiormq
 from aiormq import Channel
 from aiormq.abc import DeliveredMessage
 from pamqp.commands import Basic
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
-from producer_sdk.settings import masked
+from producer_sdk.supervision import AWAY, Supervised
 from topology.messages import CONTENT_TYPE, MAX_MESSAGE_BYTES
 
 log = logging.getLogger("optimizer.transport")
 
-CONNECT_TIMEOUT_S: Final = 10.0
 PUBLISH_TIMEOUT_S: Final = 30.0
-HEARTBEAT_S: Final = 15
-_LONGEST_BACKOFF_S: Final = 5.0
-
-_AWAY: Final = (
-    aiormq.exceptions.AMQPError,
-    aiormq.exceptions.ChannelInvalidStateError,
-    OSError,
-    TimeoutError,
-)
-"""How a broker that is away, or a connection that is lost, shows itself."""
 
 
 class Published(Enum):
@@ -92,119 +78,6 @@ class Outgoing:
         )
 
 
-class Supervised:
-    """One connection with one channel that is opened again whenever it is lost.
-
-    Owns its task; entering starts it without waiting for the broker, leaving closes the connection.
-    """
-
-    confirms = False
-
-    def __init__(self, url: str, name: str) -> None:
-        self.url = url
-        self.name = name
-        self.last_error: str | None = None
-        self._channel: Channel | None = None
-        self._up = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
-
-    async def __aenter__(self) -> Self:
-        if self._task is None:
-            self._task = asyncio.create_task(self._run(), name=f"connection {self.name}")
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
-
-    @property
-    def task(self) -> "asyncio.Task[None] | None":
-        """What keeps the connection; it ends only by a fault of ours, or when this is left."""
-        return self._task
-
-    @property
-    def is_up(self) -> bool:
-        """Whether the connection can be used right now."""
-        return self._up.is_set()
-
-    async def wait_until_up(self, timeout: float | None = None) -> bool:
-        """Waits for the connection, at most `timeout` seconds; False when it did not come."""
-        if self._up.is_set() or self._task is None:
-            return self._up.is_set()
-        waiting = asyncio.ensure_future(self._up.wait())
-        try:
-            await asyncio.wait({waiting, self._task}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            waiting.cancel()
-        if self._task is not None and self._task.done() and not self._task.cancelled():
-            self._task.result()  # a fault of ours must not look like a broker that is away
-        return self._up.is_set()
-
-    def why_down(self) -> str:
-        """One clause for an error's text."""
-        return f"RabbitMQ at {masked(self.url)} cannot be reached ({self.last_error or 'no answer yet'})"
-
-    async def _opened(self, channel: Channel) -> None:
-        """What a fresh channel needs before the connection counts as up."""
-
-    def _lost(self) -> None:
-        """Called when the channel is gone."""
-
-    async def _run(self) -> None:
-        while True:
-            connection = await self._connect()
-            try:
-                channel = await connection.channel(
-                    publisher_confirms=self.confirms, on_return_raises=self.confirms
-                )
-                underlay = await channel.get_underlay_channel()
-                self._channel = cast("Channel", underlay)
-                await self._opened(self._channel)
-                self._up.set()
-                await asyncio.wait({self._channel.closing})
-                self.last_error = _why_closed(self._channel)
-                log.warning("connection lost", extra={"connection": self.name, "error": self.last_error})
-            except _AWAY as error:
-                self.last_error = _describe(error)
-                log.warning("channel failed", extra={"connection": self.name, "error": self.last_error})
-                await asyncio.sleep(1.0)  # a missing queue or a refused right will not mend at once
-            finally:
-                self._up.clear()
-                self._channel = None
-                self._lost()
-                with suppress(*_AWAY):
-                    await connection.close()
-
-    async def _connect(self) -> aio_pika.abc.AbstractConnection:
-        retrying = AsyncRetrying(
-            retry=retry_if_exception_type(_AWAY),
-            wait=wait_random_exponential(multiplier=0.2, max=_LONGEST_BACKOFF_S),
-            before_sleep=self._note_failure,
-        )
-        async for attempt in retrying:
-            with attempt:
-                connection = await aio_pika.connect(
-                    self.url,
-                    timeout=CONNECT_TIMEOUT_S,
-                    client_properties={"connection_name": self.name},
-                    heartbeat=HEARTBEAT_S,
-                )
-        return connection
-
-    def _note_failure(self, state: RetryCallState) -> None:
-        error = state.outcome.exception() if state.outcome else None
-        self.last_error = _describe(error) if error else None
-        log.info("broker away", extra={"connection": self.name, "error": self.last_error})
-
-
 class Publisher(Supervised):
     """Publishes with confirms, pipelined: any number of publishes may wait for theirs at once."""
 
@@ -249,7 +122,7 @@ class Publisher(Supervised):
             return Published.NOWHERE
         except aiormq.exceptions.DeliveryError:
             return Published.REFUSED
-        except _AWAY:
+        except AWAY:
             return Published.LOST
         return Published.CONFIRMED
 
@@ -281,14 +154,14 @@ class Delivery:
         """Done with; the broker forgets it. A second word on the same delivery is not sent."""
         if self.is_held:
             self._settled = True
-            with suppress(*_AWAY):
+            with suppress(*AWAY):
                 await self._channel.basic_ack(self._tag, wait=False)
 
     async def give_back(self) -> None:
         """Not started; the broker hands it out again."""
         if self.is_held:
             self._settled = True
-            with suppress(*_AWAY):
+            with suppress(*AWAY):
                 await self._channel.basic_nack(self._tag, requeue=True, wait=False)
 
 
@@ -330,7 +203,7 @@ class Subscriber(Supervised):
         """Consumes from now on; on the channel at hand, if there is one."""
         self._subscriptions.append(subscription)
         if self._channel is not None and self.is_up:
-            with suppress(*_AWAY):  # the channel is gone: the next one starts it
+            with suppress(*AWAY):  # the channel is gone: the next one starts it
                 await self._start(self._channel, subscription)
 
     async def drop(self, subscription: Subscription) -> None:
@@ -338,7 +211,7 @@ class Subscriber(Supervised):
         self._subscriptions = [s for s in self._subscriptions if s is not subscription]
         tag, subscription.tag = subscription.tag, None
         if tag is not None and self._channel is not None:
-            with suppress(*_AWAY):
+            with suppress(*AWAY):
                 await self._channel.basic_cancel(tag)
 
     async def _opened(self, channel: Channel) -> None:
@@ -387,13 +260,3 @@ def _delivery(message: DeliveredMessage, queue: str, channel: Channel) -> Delive
         _tag=tag,
         _channel=channel,
     )
-
-
-def _why_closed(channel: Channel) -> str:
-    closing = channel.closing
-    error = None if closing.cancelled() else closing.exception()
-    return _describe(error) if error else "closed"
-
-
-def _describe(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

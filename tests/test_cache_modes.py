@@ -118,3 +118,21 @@ async def test_an_answer_older_than_asked_for_is_bought_again(
         none_is_young_enough = await optimizer.chat("Price", cache_ttl_s=0)
 
     assert (stored.source, none_is_young_enough.source) == ("cache", "provider")
+
+
+async def test_a_join_does_not_shorten_what_others_have_stored(
+    house: House, simulator: SimulatorProcess
+) -> None:
+    fleet = house.simulated(simulator.base_url, cache="dedupe_window_s = 0.1")
+
+    async with house.workers(fleet), house.agent() as optimizer:
+        await optimizer.chat("Roll")
+
+        async def is_bought_anew() -> bool:
+            return (await optimizer.chat("Roll", cache="join")).source == "provider"
+
+        await until(is_bought_anew)
+        await until(is_bought_anew)  # each time, the window of the one before has passed
+        stored = await optimizer.chat("Roll")
+
+    assert stored.source == "cache"

@@ -14,7 +14,8 @@
 
 local a = cmsgpack.unpack(ARGV[1])
 local now = clock()
-local f = read_flight('state', 'status', 'token', 'opened', 'result_token', 'keep_s', 'spends', 'payer', 'events')
+local f = read_flight('state', 'status', 'token', 'opened', 'result_token', 'keep_s', 'spends', 'payer', 'events',
+  'fresh_until')
 
 local function answer(verdict, events)
   return append_waiters({verdict, redis.call('HGET', FLIGHT, 'payer') or '', events,
@@ -46,14 +47,17 @@ end
 remember(a.key, a.waiter, a.deadline)
 if not repeated then
   settle_permits(a.permit_key, a.bill)
-  local fresh_s = a.ok and math.max(f.keep_s or 0, a.keep_s) or a.shared_s
+  local fresh_until = now + (a.ok and math.max(f.keep_s or 0, a.keep_s) or a.shared_s)
+  if a.ok and f.status == 'ok' then
+    fresh_until = math.max(fresh_until, f.fresh_until) -- what others stored for longer, they find for as long
+  end
   redis.call('HSET', FLIGHT, 'state', 'done', 'status', a.ok and 'ok' or 'error', 'outcome', a.outcome,
-    'done_at', text(now), 'fresh_until', text(now + fresh_s), 'result_token', a.token,
+    'done_at', text(now), 'fresh_until', text(fresh_until), 'result_token', a.token,
     'events', a.events, 'payer', f.payer or a.key)
   if a.ok and (f.spends or 0) > 0 then
     redis.call('HINCRBY', FLIGHT, 'spends', -1)
   end
   redis.call('HDEL', FLIGHT, 'token', 'worker', 'lease_until', 'call', 'parked_until', 'published_at')
-  keep_until(now + fresh_s)
+  keep_until(fresh_until)
 end
 return answer('stored', redis.call('HGET', FLIGHT, 'events') or '')

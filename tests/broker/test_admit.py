@@ -206,7 +206,10 @@ async def test_an_error_is_shared_with_newcomers_for_its_own_time_only(desk: Des
 
 
 async def test_a_waiter_that_moved_is_answered_at_its_new_address(desk: Desk) -> None:
-    old, moved = desk.waiter("r1", reply_to="reply.quality.c.1"), desk.waiter("r1", reply_to="reply.quality.c.2")
+    old, moved = (
+        desk.waiter("r1", reply_to="reply.quality.c.1"),
+        desk.waiter("r1", reply_to="reply.quality.c.2"),
+    )
     terms = desk.terms()
     await desk.admit(old)
     await desk.admit(moved)

@@ -20,7 +20,12 @@ async def desk(brokers: Brokers) -> AsyncIterator[Desk]:
 
 
 def rate(desk: Desk, scope: str, amount: float, window_s: float = 60.0) -> Mapping[str, Any]:
-    return {"key": desk.key(f"rate:{scope}"), "amount": amount, "window_s": window_s, "name": f"{scope}'s rate"}
+    return {
+        "key": desk.key(f"rate:{scope}"),
+        "amount": amount,
+        "window_s": window_s,
+        "name": f"{scope}'s rate",
+    }
 
 
 async def lead(desk: Desk, waiter: Waiter, *limits: Mapping[str, Any]) -> Admitted:

@@ -78,7 +78,7 @@ def test_a_price_weighs_three_prompt_tokens_to_one_generated() -> None:
 
 @pytest.mark.parametrize("known", [{}, {"input_usd_per_mtok": 1}, {"output_usd_per_mtok": 1}])
 def test_a_price_that_is_not_known_whole_is_none_and_never_zero(known: dict[str, float]) -> None:
-    assert Model(id="m", **known).price is None  # type: ignore[arg-type]
+    assert Model(id="m", **known).price is None
 
 
 def test_only_a_provider_that_takes_any_model_has_one_that_is_not_listed() -> None:

@@ -118,10 +118,19 @@ def test_a_missing_secret_of_an_account_names_the_account(tmp_path: Path) -> Non
 
 
 def test_a_provider_without_any_key_is_told_how_to_give_one(tmp_path: Path) -> None:
-    text = refusal(tmp_path, "[providers.groq]\n")
+    text = refusal(tmp_path, '[providers.own]\nbase_url = "https://own.example/v1"\n')
 
-    assert 'api_keys = ["env:GROQ_API_KEY"]' in text
+    assert 'api_keys = ["env:NAME"]' in text
     assert "keyless = true" in text
+
+
+def test_a_provider_of_the_catalogue_takes_its_usual_key_when_it_names_none(tmp_path: Path) -> None:
+    path = tmp_path / "fleet.toml"
+    path.write_text("[providers.groq]\n", "utf-8")
+
+    fleet = load_fleet(path, {"GROQ_API_KEY": "sk-usual"})
+
+    assert fleet.providers["groq"].api_keys[0].origin == "env:GROQ_API_KEY"
 
 
 def test_secrets_are_left_alone_where_nobody_calls_providers(tmp_path: Path) -> None:
