@@ -31,8 +31,11 @@ _SIMULATED_FLEET: Final = """\
 [providers.simulated]
 title = "Simulated provider"
 base_url = "{base_url}"
-api_keys = ["file:{key_file}"]
 concurrency = {concurrency}
+
+[[providers.simulated.accounts]]
+name = "simulated"
+api_keys = ["file:{key_file}"]
 
 [[providers.simulated.models]]
 id = "sim-small"

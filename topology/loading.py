@@ -132,7 +132,8 @@ def _explain(error: ValidationError, path: Path | None) -> str:
     lines = []
     for item in error.errors(include_url=False, include_input=False):
         key = ".".join(str(part) for part in item["loc"]) or "the file"
-        hint = "unknown key; check its spelling" if item["type"] == "extra_forbidden" else item["msg"]
+        said = item["msg"].removeprefix("Value error, ")
+        hint = "unknown key; check its spelling" if item["type"] == "extra_forbidden" else said
         lines.append(f"{key}: {hint}")
     return f"{path or 'configuration'}: " + "; ".join(lines)
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 
 from broker.flights import RENEW_EVERY_S, Flights, StateAway
 from producer_sdk.transport import Publisher, Subscriber
@@ -112,6 +114,8 @@ async def open_worker(
             socket_timeout=_REDIS_TIMEOUT_S,
             socket_connect_timeout=_REDIS_TIMEOUT_S,
             client_name=id_,
+            # A connection that died while idle deserves one more try; whoever asked decides about others.
+            retry=Retry(NoBackoff(), 1),
         )
         stack.push_async_callback(redis.aclose)
         flights = Flights(redis, prefix)

@@ -55,8 +55,6 @@ if open and f.published_at then
   end
 end
 
--- Only what leads is limited. A refusal books an instant for this id, so that it passes then; one limit
--- after the other, so that who waits for his own does not hold up those behind him in the fleet's.
 local function wait(instant, booked, name)
   if f.state == 'done' then
     redis.call('HDEL', WAITERS, a.key) -- else it would be known when it comes back, and get the old answer
@@ -64,6 +62,8 @@ local function wait(instant, booked, name)
   return {'wait', text(instant), booked, name}
 end
 
+-- Only what leads is limited. A refusal books an instant for this id, so that it passes then; one limit
+-- after the other, so that who waits for his own does not hold up those behind him in the fleet's.
 for _, limit in ipairs(a.limits) do
   local whole = math.max(1, math.floor(limit.amount))
   local window_s = limit.window_s * whole / limit.amount -- 0.5 in a minute is 1 in two

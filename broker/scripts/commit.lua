@@ -30,8 +30,11 @@ if not repeated then
       return answer('duplicate', '')
     end
     if f.opened and a.started < f.opened and f.token ~= a.token then
-      settle_permits(a.permit_key, a.bill) -- reopened since: who waits now asked for a newer answer
-      return {'duplicate', f.payer or '', '', a.outcome}
+      -- Reopened since: who waits now asked for a newer answer; not so the job's own waiter, whom an emptied
+      -- Redis forgot.
+      settle_permits(a.permit_key, a.bill)
+      local served = redis.call('ZSCORE', SERVED, a.key)
+      return {'duplicate', a.key, '', a.outcome, not served and a.waiter or nil}
     end
   else
     if f.state and f.token ~= a.token then

@@ -42,10 +42,13 @@ async def test_a_more_urgent_request_leads_and_a_less_urgent_one_joins(desk: Des
     assert await desk.admit(desk.waiter("r5", priority=Priority.HIGH)) == Joined()
 
 
-async def test_a_durable_request_does_not_rely_on_anothers_job(desk: Desk) -> None:
-    await desk.admit(desk.waiter("r1"))
+async def test_a_durable_request_relies_on_nobody_elses_job_or_call(desk: Desk) -> None:
+    waiter = desk.waiter("r1")
+    await desk.admit(waiter)
 
     assert await desk.admit(desk.waiter("r2", durable=True)) == Lead(2)
+    await desk.run(waiter, desk.terms())
+    assert await desk.admit(desk.waiter("r3", durable=True)) == Lead(3)
 
 
 async def test_a_running_call_is_joined_at_any_priority(desk: Desk) -> None:

@@ -99,13 +99,14 @@ class Desk:
         await self.flights.settle(FLIGHT, [waiter])
 
     async def field(self, name: str) -> bytes | None:
-        value: bytes | None = await self.redis.hget(self.key(f"flight:{FLIGHT}"), name)  # type: ignore[misc]
+        value = await self.redis.hget(self.key(f"flight:{FLIGHT}"), name)
+        assert value is None or isinstance(value, bytes)
         return value
 
     async def age(self, name: str, seconds: float) -> None:
         """Moves an instant of the record into the past."""
         instant = float(await self.field(name) or 0) - seconds
-        await self.redis.hset(self.key(f"flight:{FLIGHT}"), name, str(instant))  # type: ignore[misc]
+        await self.redis.hset(self.key(f"flight:{FLIGHT}"), name, str(instant))
 
     async def lapse(self) -> None:
         """The worker that holds the claim has been silent for longer than its lease."""

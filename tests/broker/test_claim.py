@@ -1,0 +1,194 @@
+from collections.abc import AsyncIterator
+
+import pytest
+
+from broker.answers import Busy, Done, Expired, Joined, Lead, Own, Run, Spent, Stored
+from broker.flights import LEASE_S
+from sandbox.nodes import Brokers
+from tests.broker.test_flights import FLIGHT, Desk, fault, ok, open_desk
+
+
+@pytest.fixture
+async def desk(brokers: Brokers) -> AsyncIterator[Desk]:
+    async with open_desk(brokers) as desk:
+        yield desk
+
+
+async def test_the_first_to_claim_runs_with_all_it_needs_to_know(desk: Desk) -> None:
+    waiter = desk.waiter(left_s=90.0)
+    await desk.admit(waiter)
+
+    run = await desk.run(waiter, desk.terms())
+
+    assert (run.account, run.key_index, run.attempt, run.doubtful) == ("main", 0, 1, None)
+    assert run.latest_deadline == pytest.approx(waiter.deadline, abs=0.001)
+    assert desk.start <= run.started <= await desk.flights.now()
+
+
+async def test_the_latest_deadline_is_that_of_all_who_wait(desk: Desk) -> None:
+    waiter, patient = desk.waiter("r1", left_s=30.0), desk.waiter("r2", left_s=300.0)
+    await desk.admit(waiter)
+    await desk.admit(patient)
+
+    run = await desk.run(waiter, desk.terms())
+
+    assert run.latest_deadline == pytest.approx(patient.deadline, abs=0.001)
+
+
+async def test_a_second_worker_finds_it_busy_until_the_lease_ends(desk: Desk) -> None:
+    waiter = desk.waiter()
+    await desk.admit(waiter)
+    run = await desk.run(waiter, desk.terms("w1"))
+
+    busy = await desk.claim(waiter, desk.terms("w2"))
+
+    assert isinstance(busy, Busy)
+    assert busy.until == pytest.approx(run.started + LEASE_S, abs=0.001)
+
+
+async def test_the_worker_itself_is_told_which_of_its_claims_runs(desk: Desk) -> None:
+    waiter, terms = desk.waiter(), desk.terms("w1")
+    await desk.admit(waiter)
+    await desk.run(waiter, terms)
+
+    assert await desk.claim(waiter, desk.terms("w1")) == Own(terms.token)
+
+
+async def test_a_lapsed_lease_is_claimed_and_reported_as_doubtful(desk: Desk) -> None:
+    waiter = desk.waiter()
+    await desk.admit(waiter)
+    first = await desk.run(waiter, desk.terms("w1"))
+    await desk.lapse()
+
+    second = await desk.run(waiter, desk.terms("w2"))
+
+    assert second.attempt == 2
+    assert second.doubtful is not None
+    assert second.doubtful["account"] == "main"
+    assert second.doubtful["provider"] == "groq"
+    assert second.doubtful["started"] == pytest.approx(first.started, abs=0.001)
+
+
+async def test_a_claim_that_was_given_up_leaves_no_doubt(desk: Desk) -> None:
+    waiter, terms = desk.waiter(), desk.terms("w1")
+    await desk.admit(waiter)
+    await desk.run(waiter, terms)
+    await desk.flights.release(FLIGHT, terms.token)
+
+    assert (await desk.run(waiter, desk.terms("w2"))).doubtful is None
+
+
+async def test_a_finished_flight_is_done_with_exactly_those_who_have_no_answer(desk: Desk) -> None:
+    names = ("r1", "r2", "r3")
+    first, second, third = (desk.waiter(name) for name in names)
+    terms = desk.terms()
+    for waiter in (first, second, third):
+        await desk.admit(waiter)
+    run = await desk.run(first, terms)
+    await desk.commit(first, terms, run.started, ok("Sky"), events=b"news")
+    await desk.flights.settle(FLIGHT, [second])
+
+    done = await desk.claim(first, desk.terms("w2"))
+
+    assert isinstance(done, Done)
+    assert (done.outcome, done.payer, done.events) == (ok("Sky"), first.key, b"news")
+    assert {w.key for w in done.waiters} == {first.key, third.key}
+
+
+async def test_a_job_that_redis_never_heard_of_brings_its_own_waiter(desk: Desk) -> None:
+    waiter, terms = desk.waiter(), desk.terms()
+
+    run = await desk.run(waiter, terms)
+    stored = await desk.commit(waiter, terms, run.started, ok())
+
+    assert isinstance(stored, Stored)
+    assert stored.waiters == (waiter,)
+    assert stored.payer == waiter.key
+
+
+async def test_an_unknown_job_past_its_deadline_is_expired(desk: Desk) -> None:
+    assert await desk.claim(desk.waiter(left_s=-1.0), desk.terms()) == Expired()
+    assert not await desk.redis.exists(desk.key(f"flight:{FLIGHT}"))
+
+
+async def test_a_flight_that_nobody_waits_for_any_more_is_expired(desk: Desk) -> None:
+    late = desk.waiter(left_s=-1.0)
+    await desk.admit(late)
+
+    assert await desk.claim(late, desk.terms()) == Expired()
+
+
+async def test_a_flight_whose_waiters_were_all_called_off_is_expired(desk: Desk) -> None:
+    waiter = desk.waiter()
+    await desk.admit(waiter)
+    await desk.flights.settle(FLIGHT, [waiter])
+
+    assert await desk.claim(waiter, desk.terms()) == Expired()
+
+
+async def test_one_living_waiter_is_enough_to_run(desk: Desk) -> None:
+    late, living = desk.waiter("r1", left_s=-1.0), desk.waiter("r2")
+    await desk.admit(late)
+    await desk.admit(living)
+
+    assert isinstance(await desk.claim(late, desk.terms()), Run)
+
+
+async def test_a_flight_that_expired_is_opened_again_by_the_next_request(desk: Desk) -> None:
+    late, living = desk.waiter("r1", left_s=-1.0), desk.waiter("r2")
+    await desk.admit(late)
+    await desk.claim(late, desk.terms())
+
+    assert await desk.admit(living) == Lead(1)
+    assert (await desk.run(living, desk.terms())).attempt == 1
+
+
+async def spend_all(desk: Desk) -> Spent:
+    """Two workers in a row die during the call; the third finds the flight spent."""
+    waiter = desk.waiter()
+    await desk.admit(waiter)
+    for worker in ("w1", "w2"):
+        await desk.run(waiter, desk.terms(worker))
+        await desk.lapse()
+    spent = await desk.claim(waiter, desk.terms("w3"))
+    assert isinstance(spent, Spent)
+    return spent
+
+
+async def test_after_max_spends_without_an_end_nobody_buys_again(desk: Desk) -> None:
+    spent = await spend_all(desk)
+
+    assert spent.spends == 2
+    assert spent.doubtful is not None
+    assert spent.doubtful["account"] == "main"
+
+
+async def test_a_spent_flight_is_claimed_by_the_one_that_ends_it(desk: Desk) -> None:
+    await spend_all(desk)
+
+    assert isinstance(await desk.claim(desk.waiter(), desk.terms("w4")), Busy)
+    assert await desk.admit(desk.waiter("r2")) == Joined()
+
+
+async def test_the_claim_of_a_spent_flight_allows_to_commit_the_error(desk: Desk) -> None:
+    waiter = desk.waiter()
+    await spend_all(desk)
+    await desk.lapse()
+    terms = desk.terms("w4")
+    spent = await desk.claim(waiter, terms)
+    assert isinstance(spent, Spent)
+
+    stored = await desk.commit(waiter, terms, spent.started, fault("Bought twice."), keep_s=0.0)
+
+    assert isinstance(stored, Stored)
+    assert stored.outcome == fault("Bought twice.")
+    assert stored.waiters == (waiter,)
+
+
+async def test_a_known_failure_can_be_tried_again_more_often_than_max_spends(desk: Desk) -> None:
+    waiter = desk.waiter()
+    await desk.admit(waiter)
+    for attempt in range(1, 6):
+        terms = desk.terms()
+        assert (await desk.run(waiter, terms)).attempt == attempt
+        await desk.flights.release(FLIGHT, terms.token)

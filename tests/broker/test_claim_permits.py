@@ -1,0 +1,293 @@
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import pytest
+
+from broker.answers import Claimed, Later, Run
+from broker.flights import LEASE_S, ClaimTerms, Result
+from sandbox.nodes import Brokers
+from tests.broker.test_flights import FLIGHT, Desk, ok, open_desk
+from tests.support.waiting import until
+
+
+@pytest.fixture
+async def desk(brokers: Brokers) -> AsyncIterator[Desk]:
+    async with open_desk(brokers) as desk:
+        yield desk
+
+
+def lease(desk: Desk, amount: int, scope: str = "groq") -> Mapping[str, Any]:
+    return {"kind": "lease", "key": desk.key(f"lease:{scope}"), "amount": amount, "name": "concurrency"}
+
+
+def rate(
+    desk: Desk, kind: str, amount: float, cost: float = 1.0, window_s: float = 3600.0, **changes: Any
+) -> Mapping[str, Any]:
+    limit = {"kind": kind, "key": desk.key(f"rate:{kind}"), "amount": amount, "window_s": window_s}
+    return {**limit, "offset_s": 0.0, "unit": "tokens", "cost": cost, "name": kind, **changes}
+
+
+async def claim(desk: Desk, flight: str, terms: ClaimTerms) -> Claimed:
+    """Claims a flight of its own, which nobody else wants."""
+    return await desk.flights.claim(flight, desk.waiter(flight), terms)
+
+
+async def end(desk: Desk, flight: str, terms: ClaimTerms, **bill: float) -> None:
+    result = Result(ok(), bill=bill or None)
+    await desk.flights.commit(flight, desk.waiter(flight), terms.token, desk.start + 1e6, result)
+
+
+async def test_no_more_calls_run_than_the_concurrency_allows(desk: Desk) -> None:
+    terms = [desk.terms(limits=(lease(desk, 2),)) for _ in range(3)]
+
+    assert isinstance(await claim(desk, "a", terms[0]), Run)
+    assert isinstance(await claim(desk, "b", terms[1]), Run)
+    later = await claim(desk, "c", terms[2])
+    assert isinstance(later, Later)
+    assert later.limit == "concurrency"
+
+    await end(desk, "a", terms[0])
+    assert isinstance(await claim(desk, "c", terms[2]), Run)
+
+
+async def test_the_lease_of_a_worker_that_died_comes_back_by_itself(desk: Desk) -> None:
+    limit = lease(desk, 1)
+    dead = desk.terms("w1", limits=(limit,))
+    await claim(desk, "a", dead)
+    await desk.redis.zadd(limit["key"], {dead.token: desk.start - 1})
+
+    assert isinstance(await claim(desk, "b", desk.terms("w2", limits=(limit,))), Run)
+
+
+async def test_renewing_keeps_the_lease_too(desk: Desk) -> None:
+    limit, waiter = lease(desk, 1), desk.waiter()
+    terms = desk.terms(limits=(limit,))
+    run = await desk.run(waiter, terms)
+    await desk.redis.zadd(limit["key"], {terms.token: desk.start + 1})
+
+    await desk.renew(waiter, terms, run, limit["key"])
+
+    ends = await desk.redis.zscore(limit["key"], terms.token)
+    assert ends is not None
+    assert ends >= run.started + LEASE_S - 1
+
+
+@pytest.mark.parametrize("kind", ["sliding", "fixed"])
+async def test_a_rate_grants_its_amount_and_says_when_it_grants_again(desk: Desk, kind: str) -> None:
+    limit = rate(desk, kind, amount=10, cost=4)
+    for flight in ("a", "b"):
+        assert isinstance(await claim(desk, flight, desk.terms(limits=(limit,))), Run)
+
+    later = await claim(desk, "c", desk.terms(limits=(limit,)))
+
+    assert isinstance(later, Later)
+    assert later.limit == kind
+    assert desk.start < later.until <= await desk.flights.now() + 3600
+
+
+async def test_a_sliding_window_grants_again_when_the_oldest_call_leaves_it(desk: Desk) -> None:
+    limit = rate(desk, "sliding", amount=1, window_s=0.3)
+    run = await claim(desk, "a", desk.terms(limits=(limit,)))
+    later = await claim(desk, "b", desk.terms(limits=(limit,)))
+    assert isinstance(run, Run)
+    assert isinstance(later, Later)
+    assert later.until == pytest.approx(run.started + 0.3, abs=0.001)
+
+    async def granted() -> bool:
+        answer = await claim(desk, "b", desk.terms("w2", limits=(limit,)))
+        if isinstance(answer, Run):
+            assert answer.started >= later.until
+        return isinstance(answer, Run)
+
+    await until(granted)
+
+
+async def test_a_sliding_window_waits_until_enough_has_left_it(desk: Desk) -> None:
+    limit = rate(desk, "sliding", amount=10, window_s=3600)
+    starts = []
+    for flight, cost in (("a", 2), ("b", 5), ("c", 3)):
+        run = await claim(desk, flight, desk.terms(limits=({**limit, "cost": cost},)))
+        assert isinstance(run, Run)
+        starts.append(run.started)
+
+    for cost, leaves in ((1, 0), (2, 0), (3, 1), (7, 1), (8, 2)):
+        later = await claim(desk, "d", desk.terms(limits=({**limit, "cost": cost},)))
+        assert isinstance(later, Later)
+        assert later.until == pytest.approx(starts[leaves] + 3600, abs=0.001)
+
+
+async def test_a_fixed_window_ends_at_the_providers_own_hour(desk: Desk) -> None:
+    limit = rate(desk, "fixed", amount=1, window_s=86400.0, offset_s=7 * 3600.0)
+    await claim(desk, "a", desk.terms(limits=(limit,)))
+
+    later = await claim(desk, "b", desk.terms(limits=(limit,)))
+
+    assert isinstance(later, Later)
+    assert later.until % 86400 == pytest.approx(7 * 3600)
+
+
+async def test_a_call_larger_than_the_whole_window_takes_the_whole_window(desk: Desk) -> None:
+    limit = rate(desk, "sliding", amount=10, cost=50)
+
+    assert isinstance(await claim(desk, "a", desk.terms(limits=(limit,))), Run)
+    assert isinstance(await claim(desk, "b", desk.terms(limits=({**limit, "cost": 1},))), Later)
+
+
+async def test_a_refused_claim_takes_nothing_at_all(desk: Desk) -> None:
+    roomy = (lease(desk, 5), rate(desk, "sliding", 100), rate(desk, "fixed", 100))
+    full = {**lease(desk, 1, scope="full"), "name": "full"}
+    await claim(desk, "a", desk.terms(limits=(full,)))
+
+    for order in ((full, *roomy), (*roomy, full)):
+        later = await claim(desk, "b", desk.terms(limits=order))
+        assert isinstance(later, Later)
+        assert later.limit == "full"
+
+    left = [key async for key in desk.redis.scan_iter(desk.key("*")) if b":rate:" in key or b":groq" in key]
+    assert left == []
+    assert await desk.redis.hget(desk.key("flight:b"), "spends") is None
+
+
+async def test_of_several_limits_the_one_that_lasts_longest_is_told(desk: Desk) -> None:
+    short = rate(desk, "sliding", 1, window_s=100)
+    long = {**rate(desk, "sliding", 1, window_s=9000), "key": desk.key("rate:long"), "name": "long"}
+    await claim(desk, "a", desk.terms(limits=(long, short)))
+
+    later = await claim(desk, "b", desk.terms(limits=(long, short)))
+
+    assert isinstance(later, Later)
+    assert later.limit == "long"
+
+
+async def test_the_account_that_was_used_least_is_chosen(desk: Desk) -> None:
+    accounts = tuple(desk.account(name) for name in ("one", "two", "three"))
+
+    runs = [await claim(desk, f"f{n}", desk.terms(accounts=accounts)) for n in range(6)]
+
+    names = [run.account for run in runs if isinstance(run, Run)]
+    assert sorted(names[:3]) == sorted(names[3:]) == ["one", "three", "two"]
+
+
+async def test_an_account_without_permits_leaves_the_call_to_another(desk: Desk) -> None:
+    small = desk.account("small", lease(desk, 1, "small"))
+    large = desk.account("large", lease(desk, 2, "large"))
+
+    runs = [await claim(desk, f"f{n}", desk.terms(accounts=(small, large))) for n in range(4)]
+
+    assert sorted(r.account for r in runs if isinstance(r, Run)) == ["large", "large", "small"]
+    assert isinstance(runs[3], Later)
+
+
+async def test_when_no_account_grants_the_first_to_grant_again_is_told(desk: Desk) -> None:
+    slow = desk.account("slow", {**rate(desk, "sliding", 1, window_s=9000), "key": desk.key("s")})
+    quick = desk.account("quick", {**rate(desk, "sliding", 1, window_s=50), "key": desk.key("q")})
+    for flight in ("a", "b"):
+        await claim(desk, flight, desk.terms(accounts=(slow, quick)))
+
+    later = await claim(desk, "c", desk.terms(accounts=(slow, quick)))
+
+    assert isinstance(later, Later)
+    assert later.until < desk.start + 1000
+
+
+async def close(desk: Desk, *names: str, for_s: float = 30.0) -> None:
+    terms = desk.terms("closer")
+    await desk.run(desk.waiter(), terms)
+    until_ = desk.start + for_s
+    await desk.flights.release(FLIGHT, terms.token, closed={desk.key(n): until_ for n in names})
+
+
+async def test_a_closed_provider_is_closed_for_every_worker(desk: Desk) -> None:
+    await close(desk, "closed-provider")
+
+    later = await claim(desk, "a", desk.terms("w2", closed=(desk.key("closed-provider"),)))
+
+    assert isinstance(later, Later)
+    assert later.limit == "closed"
+    assert later.until == pytest.approx(desk.start + 30, abs=0.001)
+
+
+async def test_a_closed_account_leaves_the_others_open(desk: Desk) -> None:
+    await close(desk, "closed-one")
+    accounts = (desk.account("one"), desk.account("two"))
+
+    runs = [await claim(desk, f"f{n}", desk.terms(accounts=accounts)) for n in range(3)]
+
+    assert [run.account for run in runs if isinstance(run, Run)] == ["two", "two", "two"]
+
+
+async def test_a_closed_key_leaves_the_accounts_other_keys_open(desk: Desk) -> None:
+    await close(desk, "closed-one-0")
+
+    run = await claim(desk, "a", desk.terms(accounts=(desk.account("one", keys=2),)))
+
+    assert isinstance(run, Run)
+    assert run.key_index == 1
+
+
+async def test_an_account_whose_keys_are_all_closed_opens_with_the_first_of_them(desk: Desk) -> None:
+    await close(desk, "closed-one-0", for_s=50.0)
+    await close(desk, "closed-one-1", for_s=20.0)
+
+    later = await claim(desk, "a", desk.terms(accounts=(desk.account("one", keys=2),)))
+
+    assert isinstance(later, Later)
+    assert later.limit == "key"
+    assert later.until == pytest.approx(desk.start + 20, abs=0.001)
+
+
+async def test_what_was_closed_opens_by_itself(desk: Desk) -> None:
+    await close(desk, "closed-provider", for_s=await desk.flights.now() - desk.start + 0.2)
+    closed = (desk.key("closed-provider"),)
+
+    async def opened() -> bool:
+        return isinstance(await claim(desk, "a", desk.terms("w2", closed=closed)), Run)
+
+    await until(opened)
+
+
+async def test_a_shorter_closing_does_not_open_what_a_longer_one_closed(desk: Desk) -> None:
+    await close(desk, "closed-provider", for_s=60.0)
+    await close(desk, "closed-provider", for_s=5.0)
+
+    later = await claim(desk, "a", desk.terms(closed=(desk.key("closed-provider"),)))
+
+    assert isinstance(later, Later)
+    assert later.until == pytest.approx(desk.start + 60, abs=0.001)
+
+
+@pytest.mark.parametrize("kind", ["sliding", "fixed"])
+@pytest.mark.parametrize(("used", "left"), [(2.0, 8.0), (4.0, 6.0), (9.0, 1.0)])
+async def test_the_bill_replaces_what_was_reserved(desk: Desk, kind: str, used: float, left: float) -> None:
+    limit, terms = rate(desk, kind, 10, cost=4), desk.terms(limits=(rate(desk, kind, 10, cost=4),))
+    await claim(desk, "a", terms)
+
+    await end(desk, "a", terms, tokens=used)
+
+    beyond = await claim(desk, "b", desk.terms(limits=({**limit, "cost": left + 0.5},)))
+    within = await claim(desk, "b", desk.terms(limits=({**limit, "cost": left},)))
+    assert isinstance(beyond, Later)
+    assert isinstance(within, Run)
+
+
+@pytest.mark.parametrize("kind", ["sliding", "fixed"])
+async def test_without_a_bill_what_was_reserved_stays(desk: Desk, kind: str) -> None:
+    limit, terms = rate(desk, kind, 10, cost=4), desk.terms(limits=(rate(desk, kind, 10, cost=4),))
+    await claim(desk, "a", terms)
+
+    await end(desk, "a", terms)
+
+    assert isinstance(await claim(desk, "b", desk.terms(limits=({**limit, "cost": 7},))), Later)
+    assert isinstance(await claim(desk, "b", desk.terms(limits=({**limit, "cost": 6},))), Run)
+
+
+@pytest.mark.parametrize("sent", [True, False])
+async def test_the_permits_of_a_call_that_never_left_go_back(desk: Desk, sent: bool) -> None:
+    limits = (rate(desk, "sliding", 1), rate(desk, "fixed", 1), lease(desk, 1))
+    terms = desk.terms(limits=limits)
+    await claim(desk, "a", terms)
+
+    await desk.flights.release("a", terms.token, sent=sent)
+
+    again = await claim(desk, "b", desk.terms(limits=limits))
+    assert isinstance(again, Later if sent else Run)

@@ -1,0 +1,214 @@
+from collections.abc import AsyncIterator
+
+import pytest
+
+from broker.answers import Done, Hit, Joined, Lead, Living, Stale, Stored
+from sandbox.nodes import Brokers
+from tests.broker.test_flights import FLIGHT, Desk, fault, ok, open_desk
+from topology.messages import Outcome
+
+
+@pytest.fixture
+async def desk(brokers: Brokers) -> AsyncIterator[Desk]:
+    async with open_desk(brokers) as desk:
+        yield desk
+
+
+async def test_a_result_is_stored_and_names_all_who_wait(desk: Desk) -> None:
+    waiter, other, terms = desk.waiter("r1"), desk.waiter("r2", agent="summary"), desk.terms()
+    await desk.admit(waiter)
+    await desk.admit(other)
+    run = await desk.run(waiter, terms)
+
+    stored = await desk.commit(waiter, terms, run.started, ok("Sky"), events=b"news")
+
+    assert isinstance(stored, Stored)
+    assert (stored.outcome, stored.payer, stored.events) == (ok("Sky"), waiter.key, b"news")
+    assert set(stored.waiters) == {waiter, other}
+    assert not stored.duplicate
+
+
+async def test_a_commit_that_is_repeated_changes_nothing(desk: Desk) -> None:
+    waiter, other, terms = desk.waiter("r1"), desk.waiter("r2"), desk.terms()
+    await desk.admit(waiter)
+    run = await desk.run(waiter, terms)
+    first = await desk.commit(waiter, terms, run.started, ok("Sky"), events=b"news")
+    done_at = await desk.field("done_at")
+
+    assert await desk.commit(waiter, terms, run.started, ok("Sky"), events=b"news") == first
+    assert await desk.field("done_at") == done_at
+    assert isinstance(await desk.admit(other), Hit)
+
+
+async def test_after_the_replies_are_out_a_repeated_commit_names_nobody(desk: Desk) -> None:
+    waiter, terms = desk.waiter("r1"), desk.terms()
+    await desk.admit(waiter)
+    run = await desk.run(waiter, terms)
+    await desk.commit(waiter, terms, run.started, ok("Sky"), events=b"news")
+    await desk.flights.settle(FLIGHT, [waiter], events=True)
+
+    again = await desk.commit(waiter, terms, run.started, ok("Sky"), events=b"news")
+
+    assert isinstance(again, Stored)
+    assert (again.waiters, again.events, again.duplicate) == ((), b"", False)
+
+
+async def test_a_result_is_taken_from_a_worker_that_lost_its_claim(desk: Desk) -> None:
+    waiter, slow, quick = desk.waiter(), desk.terms("slow"), desk.terms("quick")
+    await desk.admit(waiter)
+    first = await desk.run(waiter, slow)
+    await desk.lapse()
+    second = await desk.run(waiter, quick)
+
+    stored = await desk.commit(waiter, slow, first.started, ok("slow"))
+
+    assert isinstance(stored, Stored)
+    assert (stored.outcome, stored.waiters) == (ok("slow"), (waiter,))
+    assert await desk.renew(waiter, quick, second) == "lost"
+
+
+async def test_a_second_result_is_a_duplicate_and_the_first_one_counts(desk: Desk) -> None:
+    waiter, slow, quick = desk.waiter(), desk.terms("slow"), desk.terms("quick")
+    await desk.admit(waiter)
+    first = await desk.run(waiter, slow)
+    await desk.lapse()
+    second = await desk.run(waiter, quick)
+    await desk.commit(waiter, quick, second.started, ok("quick"))
+
+    late = await desk.commit(waiter, slow, first.started, ok("slow"))
+
+    assert isinstance(late, Stored)
+    assert late.duplicate
+    assert (late.outcome, late.waiters) == (ok("quick"), (waiter,))
+    assert await desk.admit(desk.waiter("r2")) == Hit("fresh", ok("quick"), waiter.key)
+
+
+async def test_an_error_is_taken_from_the_holder_of_the_claim_only(desk: Desk) -> None:
+    waiter, slow, quick = desk.waiter(), desk.terms("slow"), desk.terms("quick")
+    await desk.admit(waiter)
+    first = await desk.run(waiter, slow)
+    await desk.lapse()
+    second = await desk.run(waiter, quick)
+
+    assert await desk.commit(waiter, slow, first.started, fault("slow")) == Stale()
+    stored = await desk.commit(waiter, quick, second.started, fault("quick"))
+
+    assert isinstance(stored, Stored)
+    assert stored.outcome == fault("quick")
+
+
+async def test_a_result_replaces_an_error_and_no_error_replaces_a_result(desk: Desk) -> None:
+    waiter, slow, quick = desk.waiter(), desk.terms("slow"), desk.terms("quick")
+    await desk.admit(waiter)
+    first = await desk.run(waiter, slow)
+    await desk.lapse()
+    second = await desk.run(waiter, quick)
+    await desk.commit(waiter, quick, second.started, fault())
+
+    better = await desk.commit(waiter, slow, first.started, ok("Sky"))
+
+    assert isinstance(better, Stored)
+    assert (better.outcome, better.duplicate) == (ok("Sky"), False)
+    assert await desk.commit(waiter, desk.terms("third"), second.started, fault()) == Stale()
+    assert await desk.admit(desk.waiter("r2")) == Hit("fresh", ok("Sky"), waiter.key)
+
+
+async def test_an_error_gives_way_while_somebody_has_time_for_another_try(desk: Desk) -> None:
+    waiter, patient, terms = desk.waiter("r1", left_s=20.0), desk.waiter("r2", left_s=300.0), desk.terms()
+    await desk.admit(waiter)
+    await desk.admit(patient)
+    run = await desk.run(waiter, terms)
+
+    assert await desk.commit(waiter, terms, run.started, fault(), retry_at=desk.start + 60) == Living()
+    assert await desk.renew(waiter, terms, run) == "mine"  # nothing has changed
+
+    ended = await desk.commit(waiter, terms, run.started, fault(), retry_at=desk.start + 301)
+    assert isinstance(ended, Stored)
+    assert set(ended.waiters) == {waiter, patient}
+
+
+async def test_a_result_does_not_ask_who_has_time(desk: Desk) -> None:
+    waiter, terms = desk.waiter(left_s=300.0), desk.terms()
+    await desk.admit(waiter)
+    run = await desk.run(waiter, terms)
+
+    stored = await desk.commit(waiter, terms, run.started, ok(), retry_at=desk.start + 60)
+
+    assert isinstance(stored, Stored)
+
+
+@pytest.mark.parametrize("outcome", [ok(), fault()])
+async def test_after_a_flush_the_jobs_own_waiter_is_answered(desk: Desk, outcome: Outcome) -> None:
+    waiter, terms = desk.waiter(), desk.terms()
+    await desk.admit(waiter)
+    run = await desk.run(waiter, terms)
+    await desk.flush()
+
+    stored = await desk.commit(waiter, terms, run.started, outcome)
+
+    assert isinstance(stored, Stored)
+    assert (stored.waiters, stored.duplicate) == ((waiter,), False)
+
+
+async def test_after_a_flush_and_a_new_lead_the_jobs_own_waiter_is_answered_too(desk: Desk) -> None:
+    waiter, newcomer, terms = desk.waiter("r1"), desk.waiter("r2"), desk.terms()
+    await desk.admit(waiter)
+    run = await desk.run(waiter, terms)
+    await desk.flush()
+    assert await desk.admit(newcomer) == Lead(1)
+
+    stored = await desk.commit(waiter, terms, run.started, ok())
+
+    assert isinstance(stored, Stored)
+    assert waiter in stored.waiters
+
+
+async def test_an_answer_older_than_a_refresh_does_not_answer_the_refresh(desk: Desk) -> None:
+    waiter, refresh = desk.waiter("r1"), desk.waiter("r2")
+    slow, quick = desk.terms("slow"), desk.terms("quick")
+    await desk.admit(waiter)
+    first = await desk.run(waiter, slow)
+    await desk.lapse()
+    second = await desk.run(waiter, quick)
+    await desk.commit(waiter, quick, second.started, ok("first"))
+    await desk.flights.settle(FLIGHT, [waiter])
+    assert await desk.admit(refresh, max_age_s=0.0) == Lead(1)
+
+    late = await desk.commit(waiter, slow, first.started, ok("old"))
+
+    assert isinstance(late, Stored)
+    assert (late.duplicate, late.waiters) == (True, ())
+    assert await desk.admit(desk.waiter("r3"), max_age_s=0.0) == Joined()  # the refresh goes on
+
+
+async def test_a_result_gives_its_spend_back(desk: Desk) -> None:
+    waiter, slow, quick = desk.waiter(), desk.terms("slow"), desk.terms("quick")
+    await desk.admit(waiter)
+    await desk.run(waiter, slow)
+    await desk.lapse()
+    run = await desk.run(waiter, quick)
+
+    await desk.commit(waiter, quick, run.started, ok())
+
+    assert await desk.field("spends") == b"1"  # the doubtful one stays
+
+
+async def test_a_flight_that_ended_in_an_error_is_led_anew(desk: Desk) -> None:
+    waiter, terms = desk.waiter("r1"), desk.terms()
+    await desk.admit(waiter)
+    run = await desk.run(waiter, terms)
+    await desk.commit(waiter, terms, run.started, fault(), keep_s=0.0)
+
+    assert await desk.admit(desk.waiter("r2")) == Lead(1)
+    again = await desk.run(desk.waiter("r2"), desk.terms())
+    assert (again.attempt, again.doubtful) == (1, None)
+
+
+async def test_a_caller_that_comes_after_the_commit_is_told_to_those_who_reply(desk: Desk) -> None:
+    """A commit whose answer was lost on the way is found by the next claim."""
+    waiter, terms = desk.waiter(), desk.terms()
+    await desk.admit(waiter)
+    run = await desk.run(waiter, terms)
+    await desk.commit(waiter, terms, run.started, ok("Sky"), events=b"news")
+
+    assert await desk.claim(waiter, desk.terms("w2")) == Done(ok("Sky"), waiter.key, b"news", (waiter,))
