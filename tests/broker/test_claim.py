@@ -170,6 +170,16 @@ async def test_a_spent_flight_is_claimed_by_the_one_that_ends_it(desk: Desk) -> 
     assert await desk.admit(desk.waiter("r2")) == Joined()
 
 
+async def test_a_doubt_is_reported_to_one_worker_only(desk: Desk) -> None:
+    await spend_all(desk)
+    await desk.lapse()
+
+    again = await desk.claim(desk.waiter(), desk.terms("w4"))
+
+    assert isinstance(again, Spent)
+    assert again.doubtful is None
+
+
 async def test_the_claim_of_a_spent_flight_allows_to_commit_the_error(desk: Desk) -> None:
     waiter = desk.waiter()
     await spend_all(desk)

@@ -1,37 +1,17 @@
 import hashlib
 import json
-from collections.abc import Iterator
 
 import httpx
 import pytest
 
-from sandbox.simulator import Account, Latency, Model, Settings, SimulatorProcess
+from sandbox.simulator import Account, Latency, Model, Settings
 
 SETTINGS = Settings(
     latency=Latency(median_s=0.0),
     models=(Model(id="sim-small", input_usd_per_mtok=1.0, output_usd_per_mtok=2.0),),
     accounts=(Account(name="a", keys=("key-a1", "key-a2")), Account(name="b", keys=("key-b",))),
 )
-
-
-@pytest.fixture(scope="module")
-def process() -> Iterator[SimulatorProcess]:
-    with SimulatorProcess(SETTINGS) as process:
-        yield process
-
-
-@pytest.fixture
-def simulator(process: SimulatorProcess) -> SimulatorProcess:
-    process.change(**SETTINGS.model_dump())
-    process.reset()
-    return process
-
-
-@pytest.fixture
-def client(simulator: SimulatorProcess) -> Iterator[httpx.Client]:
-    headers = {"authorization": "Bearer key-a1"}
-    with httpx.Client(base_url=simulator.base_url, headers=headers, trust_env=False) as client:
-        yield client
+KEY = "key-a1"
 
 
 def body(text: str = "Hello", **more: object) -> dict[str, object]:

@@ -2,7 +2,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
 from urllib.parse import urlsplit
@@ -15,25 +15,6 @@ from sandbox.simulator.faults import draw
 
 SETTINGS = Settings(latency=Latency(median_s=0.0))
 LONG_S = 60.0
-
-
-@pytest.fixture(scope="module")
-def process() -> Iterator[SimulatorProcess]:
-    with SimulatorProcess(SETTINGS) as process:
-        yield process
-
-
-@pytest.fixture
-def simulator(process: SimulatorProcess) -> SimulatorProcess:
-    process.change(**SETTINGS.model_dump())
-    process.reset()
-    return process
-
-
-@pytest.fixture
-def client(simulator: SimulatorProcess) -> Iterator[httpx.Client]:
-    with connect(simulator) as client:
-        yield client
 
 
 def connect(simulator: SimulatorProcess) -> httpx.Client:

@@ -1,6 +1,5 @@
 import itertools
 import json
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
 from typing import Any
@@ -15,26 +14,6 @@ from sandbox.simulator.limits import Limits
 from sandbox.simulator.replies import go_duration
 
 SETTINGS = Settings(latency=Latency(median_s=0.0))
-
-
-@pytest.fixture(scope="module")
-def process() -> Iterator[SimulatorProcess]:
-    with SimulatorProcess(SETTINGS) as process:
-        yield process
-
-
-@pytest.fixture
-def simulator(process: SimulatorProcess) -> SimulatorProcess:
-    process.change(**SETTINGS.model_dump())
-    process.reset()
-    return process
-
-
-@pytest.fixture
-def client(simulator: SimulatorProcess) -> Iterator[httpx.Client]:
-    headers = {"authorization": "Bearer any"}
-    with httpx.Client(base_url=simulator.base_url, headers=headers, trust_env=False) as client:
-        yield client
 
 
 def chat(client: httpx.Client, text: str = "Hello", **more: object) -> httpx.Response:
