@@ -1,10 +1,10 @@
 """Where the brokers are: an argument, the environment, or what `optimizer up` wrote down."""
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit, urlunsplit
 
 from producer_sdk.errors import Overloaded
 
@@ -58,10 +58,5 @@ def find_amqp_url(url: str | None) -> str:
 
 
 def masked(url: str) -> str:
-    """The URL without its password, fit to be printed."""
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    host = parts.hostname or ""
-    port = f":{parts.port}" if parts.port else ""
-    return urlunsplit(parts._replace(netloc=f"{parts.username}:***@{host}{port}"))
+    """The URL without its password, fit to be printed, whatever else is wrong with it."""
+    return re.sub(r"(://[^:/@]*):.*@", r"\1:***@", url)

@@ -5,7 +5,7 @@ import json
 from typing import Any, Final
 
 from topology.errors import ErrorType, Refused
-from topology.messages import CacheMode, CacheScope, Request
+from topology.messages import CacheMode, CacheScope, Constraints, Request
 
 _FORM: Final = "1"
 """Part of every fingerprint, so that a change of this file never meets answers stored under the old rules."""
@@ -29,7 +29,7 @@ def fingerprint(request: Request) -> str:
         "model": request.model,
         "params": {k: v for k, v in request.params.items() if k not in _TRANSPORT_PARAMS},
         "task": request.task,
-        "constraints": request.constraints.model_dump(),
+        "constraints": _without_order(request.constraints),
     }
     if request.cache_scope is CacheScope.AGENT or request.cache is CacheMode.OFF:
         identity["agent"] = request.agent
@@ -42,6 +42,12 @@ def fingerprint(request: Request) -> str:
             ErrorType.INVALID_REQUEST, f"params: only what JSON can carry is allowed ({error})"
         ) from None
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:40]
+
+
+def _without_order(constraints: Constraints) -> dict[str, Any]:
+    """Names in a list of demands mean the same in any order."""
+    values = constraints.model_dump()
+    return {k: sorted(set(v)) if isinstance(v, tuple) else v for k, v in values.items()}
 
 
 def _canonical(value: Any) -> Any:

@@ -80,15 +80,15 @@ class WireMessage(BaseModel):
         """The body as it is published.
 
         Raises:
-            Refused: The body is larger than 8 MiB.
+            Refused: The body is larger than `max_bytes`, or holds what cannot be sent.
         """
-        body: bytes = msgpack.packb(self.model_dump(mode="python"), default=str, unicode_errors=_UNICODE)
-        if len(body) > MAX_BODY_BYTES:
+        try:
+            body: bytes = msgpack.packb(self.model_dump(mode="python"), unicode_errors=_UNICODE)
+        except (TypeError, ValueError, OverflowError) as error:
             raise Refused(
-                ErrorType.INVALID_REQUEST,
-                f"{self.kind}: {len(body)} bytes are more than the limit of {MAX_BODY_BYTES}; "
-                "send less text, or put attachments behind a URL",
-            )
+                ErrorType.INVALID_REQUEST, f"{self.kind}: only what JSON can carry can be sent ({error})"
+            ) from None
+        _check_size(body, self.kind, self.max_bytes)
         return body
 
     @classmethod
@@ -320,11 +320,11 @@ def unpack(body: bytes, kind: str = "message") -> dict[str, Any]:
     """A msgpack body as a dictionary, within bounds on size and depth.
 
     Raises:
-        Refused: It is not a msgpack map with text keys within those bounds.
+        Refused: It is not a msgpack map within those bounds.
     """
     _check_size(body, kind, MAX_MESSAGE_BYTES)
     try:
-        value = msgpack.unpackb(body, raw=False, strict_map_key=True, unicode_errors=_UNICODE)
+        value = msgpack.unpackb(body, raw=False, strict_map_key=False, unicode_errors=_UNICODE)
     except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
         raise Refused(
             ErrorType.INVALID_REQUEST, f"{kind}: the body is not msgpack ({type(error).__name__})"

@@ -109,10 +109,22 @@ def test_any_bytes_are_a_message_or_are_refused(body: bytes) -> None:
         assert refused.message.startswith("request: ")
 
 
-@pytest.mark.parametrize("body", [b"", b"\xc1", b"{}", b"\x81\xa1a", msgpack.packb({1: 2})])
-def test_what_is_not_msgpack_with_text_keys_is_refused(body: bytes) -> None:
+@pytest.mark.parametrize("body", [b"", b"\xc1", b"{}", b"\x81\xa1a"])
+def test_what_is_not_msgpack_is_refused(body: bytes) -> None:
     with pytest.raises(Refused, match=r"^request: the body is n"):
         Request.from_bytes(body)
+
+
+def test_numbers_as_keys_travel_as_logit_bias_has_them() -> None:
+    request = Request(id="1", agent="a", params={"logit_bias": {50256: -100}})
+
+    assert Request.from_bytes(request.to_bytes()) == request
+
+
+@pytest.mark.parametrize("unfit", [2**70, object(), {1, 2}])
+def test_what_json_cannot_carry_is_refused_before_it_is_sent(unfit: object) -> None:
+    with pytest.raises(Refused, match="only what JSON can carry"):
+        Request(id="1", agent="a", params={"x": unfit}).to_bytes()
 
 
 def test_a_body_that_is_no_map_is_refused_with_what_it_is() -> None:
