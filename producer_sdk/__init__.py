@@ -1,5 +1,6 @@
 """What an agent imports: the client, its errors, and what a reply looks like."""
 
+from producer_sdk import _neighbours  # noqa: F401 - first: it names the file in the way
 from producer_sdk.client import AsyncOptimizer
 from producer_sdk.errors import (
     AuthenticationFailed,

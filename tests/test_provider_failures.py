@@ -184,6 +184,28 @@ models = [{{ id = "sim-small", input_usd_per_mtok = 0.2, output_usd_per_mtok = 0
     assert events[0].model_dump()["to"] == "simulated"
 
 
+async def test_a_model_that_its_provider_has_retired_costs_an_auto_request_no_error(
+    house: House, simulator: SimulatorProcess
+) -> None:
+    fleet = house.fleet(f"""
+[providers.simulated]
+base_url = "{simulator.base_url}"
+api_keys = ["env:SIMULATED_KEY"]
+models = [
+    {{ id = "retired", input_usd_per_mtok = 0.1, output_usd_per_mtok = 0.1 }},
+    {{ id = "sim-small", input_usd_per_mtok = 0.2, output_usd_per_mtok = 0.2 }},
+]
+""")
+
+    async with house.workers(fleet), house.agent() as optimizer:
+        reply = await optimizer.chat("Hello", timeout=30)
+        with pytest.raises(NoModelAvailable) as caught:
+            await optimizer.chat("Hello", model="simulated/retired", timeout=30)
+
+    assert (reply.model, reply.attempts) == ("sim-small", 2)
+    assert caught.value.provider_status == 404
+
+
 async def test_a_model_that_nobody_has_names_those_there_are(
     house: House, simulator: SimulatorProcess
 ) -> None:

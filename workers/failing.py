@@ -22,6 +22,9 @@ _THROTTLED_S: Final = 1.0
 """How long an account is left alone after a 429 that names no time."""
 _QUOTA_GONE_S: Final = 3600.0
 _KEY_REFUSED_S: Final = 300.0
+_SHORTEST_WAIT_S: Final = 0.2
+"""A provider that refuses and says "at once" is still not asked in a hot loop."""
+_OF_THE_MODEL: Final = frozenset({ErrorType.NO_MODEL_AVAILABLE, ErrorType.CONTEXT_TOO_LONG})
 _BACKOFF: Final = (RetryTier.ONE_SECOND, RetryTier.FIVE_SECONDS, RetryTier.HALF_A_MINUTE)
 
 
@@ -57,6 +60,9 @@ class AfterFailure:
         if failure.may_be_billed:
             self._telling.report_doubtful(call.job, {**call.terms.call, "account": call.run.account})
         match failure.kind:
+            case FailureKind.REQUEST_AT_FAULT if self._may_fit_elsewhere(call, failure):
+                await self._claims.release(call)
+                return await self._moving.hand_on(delivery, call.job, failure.error_type.value)
             case FailureKind.REQUEST_AT_FAULT:
                 shared_s = self._worker.fleet.cache.error_ttl_s
                 return await self._end_in_error(delivery, call, failure, shared_s=shared_s)
@@ -67,6 +73,11 @@ class AfterFailure:
             case FailureKind.CAPACITY | FailureKind.UNSENT | FailureKind.AMBIGUOUS:
                 return await self._try_again(delivery, call, failure)
 
+    @staticmethod
+    def _may_fit_elsewhere(call: Call, failure: Failure) -> bool:
+        """Whether the fault lies between this model and the request, and another candidate is untried."""
+        return failure.error_type in _OF_THE_MODEL and bool(call.run.attempt % len(call.job.route))
+
     async def _throttled(self, delivery: Delivery, call: Call, failure: Failure) -> Executed:
         """A limit: closed for every replica until it opens; a healthy alternative before waiting."""
         gone = failure.kind is FailureKind.QUOTA_GONE
@@ -74,7 +85,7 @@ class AfterFailure:
         if wait_s is None:
             wait_s = _QUOTA_GONE_S if gone else _THROTTLED_S
         scope = (call.run.account,) if gone else (call.run.account, call.model.id)
-        until = self._worker.clock.now() + wait_s
+        until = self._worker.clock.now() + max(wait_s, _SHORTEST_WAIT_S)
         self._telling.tell_of(
             EventType.LIMIT_TIGHTENED,
             call.job,
