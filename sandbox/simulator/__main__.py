@@ -2,7 +2,11 @@
 
 import argparse
 import json
+import os
+import signal
 import sys
+import threading
+import time
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -28,6 +32,8 @@ def main(arguments: list[str] | None = None) -> int:
     except (OSError, ValueError) as exc:
         print(f"settings: {_shown(exc)}", file=sys.stderr)  # noqa: T201 - a command's output
         return 2
+    if options.with_parent:
+        threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     run(settings, options.host, options.port, options.ledger, _print_ready)
     return 0
 
@@ -47,7 +53,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--tokens-per-minute", metavar="N", type=int, help="of all callers")
     parser.add_argument("--concurrency", metavar="N", type=int, help="most calls in progress")
     parser.add_argument("--key", action="append", help="accepted key, may be repeated")
+    parser.add_argument(
+        "--with-parent", action="store_true", help="end when the process that started this has ended"
+    )
     return parser
+
+
+def _end_with_parent(parent: int) -> None:
+    """A parent that is killed says nothing; an orphan would serve for ever."""
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _read(path: str | None) -> dict[str, Any]:

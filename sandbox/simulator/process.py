@@ -84,7 +84,7 @@ class SimulatorProcess:
         Raises:
             RuntimeError: It ended, or was not ready in time; its stderr is our stderr.
         """
-        command = [sys.executable, "-m", "sandbox.simulator", "--settings", "-"]
+        command = [sys.executable, "-m", "sandbox.simulator", "--settings", "-", "--with-parent"]
         command += ["--port", str(self._port)]
         if self._ledger_path is not None:
             command += ["--ledger", str(self._ledger_path.absolute())]

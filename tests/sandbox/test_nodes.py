@@ -302,7 +302,7 @@ def brokers_of_a_killed_process(folder: Path) -> dict[str, object]:
         "    print(found.amqp_url, found.redis_url, flush=True)\n"
         "    signal.pause()\n"
     )
-    with subprocess.Popen(  # noqa: S603  # our own code
+    with subprocess.Popen(  # our own code
         [sys.executable, "-c", code, str(folder)],
         env=private(),
         cwd=Path(__file__).parents[2],

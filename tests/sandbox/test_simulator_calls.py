@@ -1,10 +1,14 @@
 import json
 import os
 import signal
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
@@ -15,6 +19,7 @@ from sandbox.simulator.faults import draw
 
 SETTINGS = Settings(latency=Latency(median_s=0.0))
 LONG_S = 60.0
+ROOT = Path(__file__).parents[2]
 
 
 def connect(simulator: SimulatorProcess) -> httpx.Client:
@@ -215,3 +220,27 @@ def test_what_cannot_start_says_so():
         port = int(running.base_url.split(":")[2].split("/")[0])
         with pytest.raises(RuntimeError, match="ended before it was ready"):
             SimulatorProcess(SETTINGS, port=port).start()
+
+
+def test_a_simulator_ends_when_the_process_that_started_it_is_killed() -> None:
+    code = (
+        "import os, signal\n"
+        "from sandbox.simulator import Settings, SimulatorProcess\n"
+        "simulator = SimulatorProcess(Settings())\n"
+        "simulator.start()\n"
+        "print(simulator.base_url, flush=True)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False
+    )
+    parts = urlsplit(ended.stdout.strip())
+
+    deadline = time.monotonic() + 30.0
+    while _listens(parts.hostname or "", parts.port or 0):
+        assert time.monotonic() < deadline
+
+
+def _listens(host: str, port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((host, port)) == 0
