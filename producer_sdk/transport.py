@@ -21,7 +21,7 @@ from aiormq.abc import DeliveredMessage
 from pamqp.commands import Basic
 
 from producer_sdk.supervision import AWAY, Supervised
-from topology.messages import CONTENT_TYPE, MAX_MESSAGE_BYTES
+from topology.wire import CONTENT_TYPE, MAX_MESSAGE_BYTES
 
 log = logging.getLogger("optimizer.transport")
 

@@ -13,6 +13,7 @@ from tests.support.house import House
 from tests.support.waiting import until
 from topology import names
 from topology.messages import Reply
+from topology.wire import MAX_MESSAGE_BYTES
 
 
 class Line:
@@ -135,6 +136,20 @@ async def test_what_nobody_can_be_told_of_is_kept_with_its_reason(
     assert kept.body == body
     assert says in str(kept.headers["x-reason"])
     assert line.replies == []
+
+
+async def test_a_body_over_the_limit_is_kept_as_far_as_it_fits_and_the_front_goes_on(
+    house: House, simulator: SimulatorProcess
+) -> None:
+    fleet = house.simulated(simulator.base_url)
+
+    async with house.workers(fleet), line_to(house) as line, house.agent() as optimizer:
+        await line.say(b"x" * (MAX_MESSAGE_BYTES + 1), reply_to=None)
+        kept = await line.kept()
+        reply = await optimizer.chat("Still there?")
+
+    assert len(kept.body) == MAX_MESSAGE_BYTES
+    assert reply.status == "ok"
 
 
 async def test_a_job_that_cannot_be_read_is_kept_and_the_pool_goes_on(

@@ -7,7 +7,7 @@ import pytest
 from producer_sdk import InvalidRequest, RateLimited
 from sandbox.simulator import SimulatorProcess
 from tests.support.house import House, echo_of
-from topology.messages import MAX_BODY_BYTES
+from topology.wire import MAX_BODY_BYTES
 
 
 async def test_an_agent_over_its_rate_waits_its_turn_while_others_pass(

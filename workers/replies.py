@@ -12,6 +12,7 @@ from topology.events import EventType
 from topology.fleet import Fleet
 from topology.messages import ErrorReport, Job, Outcome, Reply, Source, Timings, Waiter
 from topology.names import RetryTier
+from topology.wire import MAX_MESSAGE_BYTES
 from workers.events import Clock, Events
 
 _AT_ONCE: Final = 100
@@ -137,4 +138,5 @@ def parked(tier: RetryTier, target_queue: str, body: bytes, correlation_id: str)
 
 def kept(queue: str, body: bytes, reason: str) -> Outgoing:
     """A copy for people, with the reason, of something that nobody can be answered about."""
-    return Outgoing("", names.DEAD_KEPT_QUEUE, body, headers={"x-reason": reason[:1000], "x-queue": queue})
+    headers = {"x-reason": reason[:1000], "x-queue": queue}
+    return Outgoing("", names.DEAD_KEPT_QUEUE, body[:MAX_MESSAGE_BYTES], headers=headers)

@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from topology.errors import ErrorType, Refused
 from topology.messages import (
-    MAX_BODY_BYTES,
     CacheMode,
     CacheScope,
     Candidate,
@@ -24,9 +23,9 @@ from topology.messages import (
     Usage,
     Waiter,
     new_id,
-    unpack,
 )
 from topology.names import Priority
+from topology.wire import MAX_BODY_BYTES, unpack
 
 PLAIN: dict[str, Any] = {"id": "r1", "agent": "quality", "params": {"messages": []}}
 
