@@ -164,7 +164,12 @@ class Flights:
     async def commit(
         self, fingerprint: str, waiter: Waiter, token: str, started: float, result: Result
     ) -> Committed:
-        """Stores what a call came to, and settles its permits with the bill."""
+        """Stores what a call came to, and settles its permits with the bill.
+
+        Raises:
+            Refused: The outcome is larger than a message may be; nothing was stored.
+            StateAway: Redis is away; asking again is harmless.
+        """
         answer = await self._run(
             "commit",
             fingerprint,

@@ -5,6 +5,7 @@ from typing import Any, Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from topology.limits import Limit, collect_short_forms, day_offset_s
+from topology.messages import CacheMode, Request
 from topology.names import ANY_LANE, slug
 
 Kind = Literal["openai", "anthropic", "gemini"]
@@ -62,6 +63,16 @@ class CacheSection(Section):
     ttl_s: float = Field(default=600.0, ge=0)
     dedupe_window_s: float = Field(default=5.0, ge=0)
     error_ttl_s: float = Field(default=5.0, ge=0)
+
+    def freshness(self, request: Request) -> tuple[float, float]:
+        """How old an answer may be for this request, and how long its own is fresh for others, in seconds."""
+        ttl_s = self.ttl_s if request.cache_ttl_s is None else request.cache_ttl_s
+        return {
+            CacheMode.USE: (ttl_s, ttl_s),
+            CacheMode.REFRESH: (0.0, ttl_s),
+            CacheMode.JOIN: (self.dedupe_window_s, self.dedupe_window_s),
+            CacheMode.OFF: (0.0, 0.0),
+        }[request.cache]
 
 
 class PrioritiesSection(Section):

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Iterable
 from typing import Any, Final
 
 from producer_sdk.transport import Outgoing, Published, Publisher
@@ -43,10 +42,9 @@ class Events:
         self._waiting.append(self.event(type_, **fields))
         self._stirred.set()
 
-    async def publish(self, bodies: Iterable[bytes]) -> bool:
-        """Publishes packed events; True when every one of them is confirmed."""
-        outcomes = await asyncio.gather(*(self._publish(body) for body in bodies))
-        return all(outcome is Published.CONFIRMED for outcome in outcomes)
+    async def publish(self, body: bytes) -> bool:
+        """Publishes a packed event; True when it is confirmed."""
+        return await self._send(Event.from_bytes(body).type, body)
 
     async def run(self) -> None:
         """Publishes what `emit` was given, until cancelled."""
@@ -59,14 +57,12 @@ class Events:
         """Publishes all that waits, once each."""
         while self._waiting:
             batch = [self._waiting.popleft() for _ in range(min(_AT_ONCE, len(self._waiting)))]
-            if not await self.publish(event.to_bytes() for event in batch):
-                self.dropped += 1
+            sent = await asyncio.gather(*(self._send(event.type, event.to_bytes()) for event in batch))
+            self.dropped += sent.count(False)
 
-    async def _publish(self, body: bytes) -> Published:
-        type_ = Event.from_bytes(body).type
-        return await self._publisher.publish(
-            Outgoing(names.EVENTS, type_, body, mandatory=False), timeout=10.0
-        )
+    async def _send(self, type_: str, body: bytes) -> bool:
+        message = Outgoing(names.EVENTS, type_, body, mandatory=False)
+        return await self._publisher.publish(message, timeout=10.0) is Published.CONFIRMED
 
 
 class Clock:

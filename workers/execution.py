@@ -7,9 +7,8 @@ everything that follows from it is confirmed, and `claim` knows what was done al
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from broker.answers import (
     Busy,
@@ -30,7 +29,7 @@ from producer_sdk.transport import Delivery
 from topology.errors import ErrorType, Refused
 from topology.events import EventType
 from topology.fleet import Model, Provider
-from topology.messages import CacheMode, ErrorReport, Job, Outcome
+from topology.messages import ErrorReport, Job, Outcome
 from topology.names import RetryTier
 from topology.providers.outcomes import Completion, Failure
 from topology.route import cost_usd
@@ -42,7 +41,6 @@ from workers.telling import Telling
 from workers.worker import Worker
 
 log = logging.getLogger("optimizer.execution")
-T = TypeVar("T")
 
 
 @dataclass
@@ -199,14 +197,19 @@ class Execution:
             completion_tokens=usage.completion_tokens,
             cost_usd=price,
         ).to_bytes()
-        result = Result(_fitting(outcome), event, keep_s=self._keep_s(job), bill=bill)
-        stored = await self._claims.commit(call, result)
+        _, keep_s = self._worker.fleet.cache.freshness(job.request)
+        result = Result(outcome, event, keep_s=keep_s, bill=bill)
+        try:
+            stored = await self._claims.commit(call, result)
+        except Refused as refused:  # paid for, and as large if it were bought again
+            stored = await self._claims.commit(call, replace(result, outcome=_too_large(outcome, refused)))
         match stored:
             case Stored(duplicate=True):
                 self._telling.tell_of(
                     EventType.SPEND_DUPLICATE, job, cost_usd=price, provider=self._provider.name
                 )
-                await self._until_there(lambda: self._worker.events.publish([event]))
+                while not await self._worker.events.publish(event):  # noqa: ASYNC110 - a broker away is silent
+                    await asyncio.sleep(AGAIN_S)
             case Stored():
                 pass
             case Stale() | Living():  # a result is taken from anyone; this was an answer too large to send
@@ -248,26 +251,8 @@ class Execution:
         await delivery.ack()
         return GoOn()
 
-    async def _until_there(self, send: Callable[[], Awaitable[bool]]) -> None:
-        while not await send():  # noqa: ASYNC110 - a broker that is away signals nothing
-            await asyncio.sleep(AGAIN_S)
 
-    def _keep_s(self, job: Job) -> float:
-        """How long the answer is fresh if Redis has forgotten what its waiters asked for."""
-        request, cache = job.request, self._worker.fleet.cache
-        if request.cache in {CacheMode.JOIN, CacheMode.OFF}:
-            return 0.0
-        return cache.ttl_s if request.cache_ttl_s is None else request.cache_ttl_s
-
-
-def _fitting(outcome: Outcome) -> Outcome:
-    """The outcome, or an error in its place when it is larger than a message may be.
-
-    It was paid for, and would be as large when it was bought again.
-    """
-    try:
-        outcome.to_bytes()
-    except Refused as refused:
-        error = ErrorReport(type=ErrorType.PROVIDER_ERROR, message=f"{outcome.provider}: {refused.message}")
-        return outcome.model_copy(update={"status": "error", "body": None, "error": error})
-    return outcome
+def _too_large(outcome: Outcome, refused: Refused) -> Outcome:
+    """The error in place of an answer that is larger than a message may be."""
+    error = ErrorReport(type=ErrorType.PROVIDER_ERROR, message=f"{outcome.provider}: {refused.message}")
+    return outcome.model_copy(update={"status": "error", "body": None, "error": error})

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from broker.answers import Admitted, Hit, Joined, Lead, Wait
 from broker.flights import Admission, StateAway
-from producer_sdk.transport import Delivery, Outgoing, Published, Subscription
+from producer_sdk.transport import Delivery, Outgoing, Subscription
 from topology import names
 from topology.errors import ErrorType
 from topology.events import EventType
@@ -28,6 +28,7 @@ from topology.messages import (
 )
 from topology.names import Priority
 from topology.turns import WeightedTurns
+from workers.moving import AGAIN_S, Moving
 from workers.reading import Readable, Reader, Unfit
 from workers.replies import Answer, Replies, error_outcome, job_message, kept, parked, report_of
 from workers.worker import Worker
@@ -36,7 +37,6 @@ log = logging.getLogger("optimizer.front")
 
 PREFETCH: Final = 200
 _BATCH: Final = 64
-_AGAIN_S: Final = 0.5
 
 
 @dataclass(frozen=True)
@@ -60,12 +60,13 @@ class Front:
         self._worker = worker
         self._fleet = worker.fleet
         self._reader = Reader(worker)
+        self._moving = Moving(worker)
         self._replies = Replies(worker.publisher, worker.events, worker.clock)
         self._buffers: dict[Priority, deque[Delivery]] = {p: deque() for p in Priority}
         shares = worker.fleet.priorities
         self._turns = WeightedTurns({p: float(getattr(shares, p.value)) for p in Priority})
         self._stirred = asyncio.Event()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[object]] = set()
         self._subscriptions: list[Subscription] = []
         self.admitted = 0
         worker.on_lost.append(self._forget)
@@ -125,7 +126,7 @@ class Front:
                     await self._serve([delivery])
                 return
             copy = kept(batch[0].queue, batch[0].body, f"internal: {type(error).__name__}")
-            self._own(self._publish(_Plan(batch[0]), copy))
+            self._own(self._moving.send_on(batch[0], copy))
 
     async def _serve_together(self, batch: Sequence[Delivery]) -> None:
         reads = [self._reader.read(delivery) for delivery in batch]
@@ -136,7 +137,7 @@ class Front:
         self.admitted += len(fit)
         self._own(self._carry_out(plans))
 
-    def _own(self, work: Coroutine[Any, Any, None]) -> None:
+    def _own(self, work: Coroutine[Any, Any, object]) -> None:
         task = asyncio.create_task(work, name="front publishes")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -148,7 +149,7 @@ class Front:
                 return await self._worker.flights.admit(admissions)
             except StateAway as error:
                 log.warning("Redis is away, admitting nothing", extra={"error": str(error)})
-                await asyncio.sleep(_AGAIN_S)
+                await asyncio.sleep(AGAIN_S)
 
     def _decide(self, read: Readable, admitted: Admitted) -> _Plan:
         plan = _Plan(read.delivery)
@@ -216,7 +217,7 @@ class Front:
     async def _carry_out(self, plans: Sequence[_Plan]) -> None:
         await asyncio.gather(
             self._answer([plan for plan in plans if plan.publish is None]),
-            *(self._publish(plan, plan.publish) for plan in plans if plan.publish is not None),
+            *(self._moving.send_on(plan.delivery, plan.publish) for plan in plans if plan.publish),
         )
 
     async def _answer(self, plans: Sequence[_Plan]) -> None:
@@ -232,19 +233,9 @@ class Front:
         for plan in done:
             await plan.delivery.ack()
         if len(done) < len(plans):
-            await asyncio.sleep(_AGAIN_S)
+            await asyncio.sleep(AGAIN_S)
             for plan in plans:
                 await plan.delivery.give_back()
-
-    async def _publish(self, plan: _Plan, message: Outgoing) -> None:
-        """Publishes until it is confirmed, or the delivery is somebody else's; then acknowledges."""
-        while plan.delivery.is_held:
-            outcome = await self._worker.publisher.publish(message)
-            if outcome is Published.CONFIRMED:
-                await plan.delivery.ack()
-                return
-            log.warning("publish failed", extra={"to": message.routing_key, "how": outcome.name})
-            await asyncio.sleep(_AGAIN_S)
 
 
 def _source(read: Readable, hit: Hit) -> Source | None:

@@ -1,6 +1,7 @@
-"""Moving a job on: to another candidate, to a retry tier, to the copies kept for people."""
+"""Moving on what was delivered: to another candidate, to a retry tier, to the copies kept for people."""
 
 import asyncio
+import logging
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,6 +12,8 @@ from topology.messages import Job
 from topology.names import RetryTier
 from workers.replies import job_message, kept, parked
 from workers.worker import Worker
+
+log = logging.getLogger("optimizer.moving")
 
 AGAIN_S: Final = 0.5
 """The pause before something that failed for want of a broker is tried again."""
@@ -33,7 +36,7 @@ Executed = GoOn | LaterPlease
 
 
 class Moving:
-    """Publishes what becomes of a job, and only then acknowledges it."""
+    """Publishes what becomes of a delivery, and only then acknowledges it."""
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
@@ -73,8 +76,10 @@ class Moving:
     async def send_on(self, delivery: Delivery, message: Outgoing) -> Executed:
         """Publishes until confirmed, or until the delivery is handed out again; then acknowledges."""
         while delivery.is_held:
-            if await self._worker.publisher.publish(message) is Published.CONFIRMED:
+            outcome = await self._worker.publisher.publish(message)
+            if outcome is Published.CONFIRMED:
                 await delivery.ack()
                 break
+            log.warning("publish failed", extra={"to": message.routing_key, "how": outcome.name})
             await asyncio.sleep(AGAIN_S)
         return GoOn()

@@ -8,7 +8,7 @@ from producer_sdk.transport import Delivery
 from topology import names
 from topology.errors import ErrorType, Refused
 from topology.fingerprint import fingerprint
-from topology.messages import CacheMode, Candidate, Envelope, Request, Waiter
+from topology.messages import Candidate, Envelope, Request, Waiter
 from topology.names import Priority
 from topology.route import static_route
 from workers.worker import Worker
@@ -113,14 +113,7 @@ class Reader:
         )
 
     def _admission(self, request: Request, waiter: Waiter) -> Admission:
-        cache = self._fleet.cache
-        ttl_s = cache.ttl_s if request.cache_ttl_s is None else request.cache_ttl_s
-        max_age_s, keep_s = {
-            CacheMode.USE: (ttl_s, ttl_s),
-            CacheMode.REFRESH: (0.0, ttl_s),
-            CacheMode.JOIN: (cache.dedupe_window_s, cache.dedupe_window_s),
-            CacheMode.OFF: (0.0, 0.0),
-        }[request.cache]
+        max_age_s, keep_s = self._fleet.cache.freshness(request)
         return Admission(fingerprint(request), waiter, max_age_s, keep_s, self._limits(waiter.agent))
 
     def _limits(self, agent: str) -> tuple[dict[str, Any], ...]:

@@ -26,7 +26,7 @@ class Telling:
 
     async def tell(self, delivery: Delivery, job: Job, ended: Done | Stored) -> Executed:
         """Publishes the events and every reply that is owed, marks who is served, acknowledges."""
-        published = await self._worker.events.publish([ended.events]) if ended.events else False
+        published = bool(ended.events) and await self._worker.events.publish(ended.events)
         answers = [Answer(w, ended.outcome, _source(w, ended)) for w in ended.waiters]
         served = await self._replies.send(answers)
         try:
