@@ -91,7 +91,7 @@ class EventTail:
         """The next event; waits for one, and for the broker if it is away."""
         while True:
             delivery = await self._arrived.get()
-            await delivery.ack()
+            delivery.ack()
             try:
                 event = Event.from_bytes(delivery.body)
             except Refused:

@@ -1,24 +1,37 @@
 """The client's decisions without any I/O: what is pending, when to send again, whom a reply wakes.
 
-A driver carries: it publishes what `Transmit` names, and tells the caller what `Answered` and `Failed`
-say. Times are seconds of the driver's monotonic clock, which is the authority on every deadline.
+A driver carries: it publishes what `Transmit` and `Withdraw` name, and tells the caller what `Answered`,
+`Failed` and `Waits` say. Times are seconds of the driver's monotonic clock, which is the authority on
+every deadline.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from producer_sdk.errors import DeadlineExceeded, OptimizerError, Overloaded, error_of
+from producer_sdk.errors import Cancelled, DeadlineExceeded, OptimizerError, Overloaded, error_of
 from topology.errors import Refused
-from topology.messages import Reply
+from topology.messages import Reply, Waiting
+from topology.wire import unpack
 
 FIRST_SILENCE_S: Final = 30.0
 LONGEST_SILENCE_S: Final = 600.0
 REFUSED_AGAIN_S: Final = 1.0
 
+OnWait = Callable[[Waiting], object]
+"""What a caller gives as `on_wait`: called with why the request waits, each time that changes."""
+
 
 @dataclass(frozen=True)
 class Transmit:
     """Publish this request, for the first time or again."""
+
+    id: str
+
+
+@dataclass(frozen=True)
+class Withdraw:
+    """Publish that nobody waits for this request any more; one try is enough."""
 
     id: str
 
@@ -39,7 +52,15 @@ class Failed:
     error: OptimizerError
 
 
-Effect = Transmit | Answered | Failed
+@dataclass(frozen=True)
+class Waits:
+    """The call goes on, and this is what it waits for."""
+
+    id: str
+    waiting: Waiting
+
+
+Effect = Transmit | Withdraw | Answered | Failed | Waits
 
 
 @dataclass
@@ -91,10 +112,12 @@ class Core:
 
     def not_taken(self, request_id: str, now: float, why: str) -> list[Effect]:
         """Refused, or nobody knows: the same id again, soon."""
-        if call := self._pending.get(request_id):
-            call.obstacle = why
-            call.send_again_at = min(call.send_again_at, now + REFUSED_AGAIN_S)
-        return []
+        call = self._pending.get(request_id)
+        if call is None:
+            return []
+        known, call.obstacle = call.obstacle, why
+        call.send_again_at = min(call.send_again_at, now + REFUSED_AGAIN_S)
+        return [] if known == why else [Waits(request_id, Waiting(id=request_id, waits_for=why))]
 
     def reconnected(self, now: float) -> list[Effect]:
         """A connection is back: whatever is pending is sent again at once, replies may be lost."""
@@ -103,18 +126,30 @@ class Core:
     def received(self, body: bytes) -> list[Effect]:
         """A message from the callback queue. What nobody waits for is dropped."""
         try:
-            reply = Reply.from_bytes(body)
-        except Refused:
+            value = unpack(body)
+            if value.get("id") not in self._pending:
+                return []
+            if "waits_for" in value:
+                waiting = Waiting.from_value(value)
+                return [Waits(waiting.id, waiting)]
+            reply = Reply.from_value(value)
+        except (Refused, TypeError):  # an id of a type that cannot be one
             return []
-        if self._pending.pop(reply.id, None) is None:
-            return []
+        del self._pending[reply.id]
         if reply.error is not None:
             return [Failed(reply.id, error_of(reply.error, reply))]
         return [Answered(reply.id, reply)]
 
-    def forget(self, request_id: str) -> None:
-        """The caller has gone."""
-        self._pending.pop(request_id, None)
+    def cancel(self, request_id: str) -> list[Effect]:
+        """The caller calls it off, and wants to see it end."""
+        withdrawn = self.forget(request_id)
+        if not withdrawn:
+            return []
+        return [*withdrawn, Failed(request_id, Cancelled("the caller called it off"))]
+
+    def forget(self, request_id: str) -> list[Effect]:
+        """The caller has gone; nothing happens when the call has ended already."""
+        return [] if self._pending.pop(request_id, None) is None else [Withdraw(request_id)]
 
     def due(self, now: float, obstacle: str | None = None) -> list[Effect]:
         """What has to happen by now: calls past their deadline, requests to send again.

@@ -4,13 +4,13 @@ import asyncio
 import logging
 from contextlib import suppress
 from types import TracebackType
-from typing import Final, Self, cast
+from typing import Final, Self
 
 import aio_pika
 import aiormq
-from aiormq import Channel
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
+from producer_sdk.channel import LeanChannel
 from producer_sdk.settings import masked
 
 log = logging.getLogger("optimizer.transport")
@@ -40,7 +40,8 @@ class Supervised:
         self.url = url
         self.name = name
         self.last_error: str | None = None
-        self._channel: Channel | None = None
+        self._channel: LeanChannel | None = None
+        self._closed_by: BaseException | None = None
         self._up = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -88,7 +89,7 @@ class Supervised:
         """One clause for an error's text."""
         return f"RabbitMQ at {masked(self.url)} cannot be reached ({self.last_error or 'no answer yet'})"
 
-    async def _opened(self, channel: Channel) -> None:
+    async def _opened(self, channel: LeanChannel) -> None:
         """What a fresh channel needs before the connection counts as up."""
 
     def _lost(self) -> None:
@@ -98,23 +99,24 @@ class Supervised:
         while True:
             connection = await self._connect()
             try:
-                channel = await connection.channel(
-                    publisher_confirms=self.confirms, on_return_raises=self.confirms
-                )
-                underlay = await channel.get_underlay_channel()
-                self._channel = cast("Channel", underlay)
+                self._channel = await open_channel(connection, confirms=self.confirms)
                 await self._opened(self._channel)
                 self._up.set()
-                await asyncio.wait({self._channel.closing})
-                self.last_error = _why_closed(self._channel)
+                closing = self._channel.closing
+                await asyncio.wait({closing})
+                self._closed_by = None if closing.cancelled() else closing.exception()
+                self.last_error = _describe(self._closed_by) if self._closed_by else "closed"
                 log.warning("connection lost", extra={"connection": self.name, "error": self.last_error})
             except AWAY as error:
-                self.last_error = _describe(error)
+                self._closed_by, self.last_error = error, _describe(error)
                 log.warning("channel failed", extra={"connection": self.name, "error": self.last_error})
                 await asyncio.sleep(1.0)  # a missing queue or a refused right will not mend at once
             finally:
                 self._up.clear()
-                self._channel = None
+                channel, self._channel = self._channel, None
+                if channel is not None and not channel.is_closed:
+                    with suppress(*AWAY):
+                        await channel.flush()
                 self._lost()
                 with suppress(*AWAY):
                     await connection.close()
@@ -141,10 +143,14 @@ class Supervised:
         log.info("broker away", extra={"connection": self.name, "error": self.last_error})
 
 
-def _why_closed(channel: Channel) -> str:
-    closing = channel.closing
-    error = None if closing.cancelled() else closing.exception()
-    return _describe(error) if error else "closed"
+async def open_channel(connection: aio_pika.abc.AbstractConnection, *, confirms: bool) -> LeanChannel:
+    """The one channel of a connection."""
+    if connection.transport is None:
+        raise aiormq.exceptions.ChannelInvalidStateError("the connection was closed while it was opened")
+    underlay = connection.transport.connection
+    channel = underlay.channels[1] = LeanChannel(underlay, 1, confirms=confirms)
+    await channel.open(timeout=CONNECT_TIMEOUT_S)
+    return channel
 
 
 def _describe(error: BaseException) -> str:

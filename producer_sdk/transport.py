@@ -13,19 +13,20 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any, Final
-from uuid import uuid4
 
 import aiormq
 from aiormq import Channel
 from aiormq.abc import DeliveredMessage
 from pamqp.commands import Basic
 
+from producer_sdk.channel import Confirmed, LeanChannel
 from producer_sdk.supervision import AWAY, Supervised
 from topology.wire import CONTENT_TYPE, MAX_MESSAGE_BYTES
 
 log = logging.getLogger("optimizer.transport")
 
 PUBLISH_TIMEOUT_S: Final = 30.0
+_SWEEP_S: Final = 1.0
 
 
 class Published(Enum):
@@ -50,6 +51,7 @@ class Outgoing:
     Attributes:
         correlation_id: The request's id, stable over retransmissions.
         mandatory: Whether a message that no queue takes is `RETURNED`.
+        type: What kind of message it is, where a queue holds several.
     """
 
     exchange: str
@@ -61,21 +63,22 @@ class Outgoing:
     persistent: bool = True
     mandatory: bool = True
     headers: Mapping[str, Any] | None = None
+    type: str | None = None
 
     def properties(self) -> Basic.Properties:
-        """The AMQP properties, with a `message_id` that is new for each transmission.
-
-        aiormq matches returned messages by that id, so two transmissions must never share one.
-        """
+        """The AMQP properties; the channel adds a `message_id` that is new for each transmission."""
         return Basic.Properties(
-            message_id=uuid4().hex,
             correlation_id=self.correlation_id,
             reply_to=self.reply_to,
             app_id=self.app_id,
+            message_type=self.type,
             content_type=CONTENT_TYPE,
             delivery_mode=2 if self.persistent else 1,
             headers=dict(self.headers) if self.headers else None,
         )
+
+
+OnPublished = Callable[[Published], None]
 
 
 class Publisher(Supervised):
@@ -86,45 +89,85 @@ class Publisher(Supervised):
     def __init__(self, url: str, name: str, on_reconnect: Callable[[], None] | None = None) -> None:
         super().__init__(url, f"{name} publishing")
         self._on_reconnect = on_reconnect
+        self._waiting: dict[int, tuple[float, OnPublished]] = {}
+        self._timer: asyncio.TimerHandle | None = None
 
-    async def _opened(self, channel: Channel) -> None:
+    async def _opened(self, channel: LeanChannel) -> None:
         if self._on_reconnect is not None:
             asyncio.get_running_loop().call_soon(self._on_reconnect)
 
-    async def publish(self, message: Outgoing, timeout: float = PUBLISH_TIMEOUT_S) -> Published:
-        """Publishes once and waits for the broker's word, at most `timeout` seconds.
+    def send(self, message: Outgoing, told: OnPublished, timeout: float = PUBLISH_TIMEOUT_S) -> None:
+        """Publishes once on the connection at hand, and tells what became of it, once, later.
+
+        Args:
+            message: What to publish.
+            told: Called with the outcome; `LOST` where there is no connection.
+            timeout: Seconds after which a broker that has not answered counts as lost.
 
         Raises:
             ValueError: The body is larger than any message may be; it would close the channel for everybody.
         """
         if len(message.body) > MAX_MESSAGE_BYTES:
             raise ValueError(f"{len(message.body)} bytes are more than the limit of {MAX_MESSAGE_BYTES}")
+        channel, loop = self._channel, asyncio.get_running_loop()
+        if channel is None or channel.is_closed or not self._up.is_set():
+            loop.call_soon(told, Published.LOST)
+            return
+
+        def on_confirmed(word: Confirmed) -> None:
+            if self._waiting.pop(tag, None):
+                told(_WORDS[word])
+
+        tag = channel.send(
+            message.exchange,
+            message.routing_key,
+            message.body,
+            message.properties(),
+            mandatory=message.mandatory,
+            on_confirmed=on_confirmed,
+        )
+        self._waiting[tag] = (loop.time() + timeout, told)
+        if self._timer is None:
+            self._timer = loop.call_later(_SWEEP_S, self._sweep)
+
+    async def publish(self, message: Outgoing, timeout: float = PUBLISH_TIMEOUT_S) -> Published:
+        """Publishes once and waits for the broker's word, at most `timeout` seconds; as `send` otherwise."""
         if not self._up.is_set() and not await self.wait_until_up(timeout):
             return Published.LOST
-        channel = self._channel
-        if channel is None:
-            return Published.LOST
-        try:
-            # wait=False: the channel's lock is not held until the socket has drained, so that
-            # publishes overlap; the confirm is awaited all the same.
-            await channel.basic_publish(
-                message.body,
-                exchange=message.exchange,
-                routing_key=message.routing_key,
-                properties=message.properties(),
-                mandatory=message.mandatory,
-                timeout=timeout,
-                wait=False,
-            )
-        except aiormq.exceptions.PublishError:
-            return Published.RETURNED
-        except aiormq.exceptions.ChannelNotFoundEntity:
-            return Published.NOWHERE
-        except aiormq.exceptions.DeliveryError:
-            return Published.REFUSED
-        except AWAY:
-            return Published.LOST
-        return Published.CONFIRMED
+        outcome: asyncio.Future[Published] = asyncio.get_running_loop().create_future()
+        self.send(message, lambda word: None if outcome.done() else outcome.set_result(word), timeout)
+        return await outcome
+
+    def _sweep(self) -> None:
+        """Ends the wait for confirms that are overdue, however long the connection lives."""
+        self._timer = None
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        for tag, (until, told) in list(self._waiting.items()):
+            if until <= now:
+                del self._waiting[tag]
+                if self._channel is not None:
+                    self._channel.forget(tag)
+                told(Published.LOST)
+        if self._waiting:
+            self._timer = loop.call_later(_SWEEP_S, self._sweep)
+
+    def _lost(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        waiting, self._waiting = self._waiting, {}
+        missing = isinstance(self._closed_by, aiormq.exceptions.ChannelNotFoundEntity)
+        lost_as = Published.NOWHERE if missing else Published.LOST
+        for _, told in waiting.values():
+            told(lost_as)
+
+
+_WORDS: Final = {
+    Confirmed.ACK: Published.CONFIRMED,
+    Confirmed.NACK: Published.REFUSED,
+    Confirmed.RETURNED: Published.RETURNED,
+}
 
 
 @dataclass(eq=False)
@@ -142,7 +185,7 @@ class Delivery:
     redelivered: bool
     properties: Basic.Properties
     _tag: int
-    _channel: Channel = field(repr=False)
+    _channel: LeanChannel = field(repr=False)
     _settled: bool = field(default=False, init=False)
 
     @property
@@ -150,19 +193,17 @@ class Delivery:
         """Whether the broker still counts it as ours."""
         return not self._settled and not self._channel.is_closed
 
-    async def ack(self) -> None:
+    def ack(self) -> None:
         """Done with; the broker forgets it. A second word on the same delivery is not sent."""
         if self.is_held:
             self._settled = True
-            with suppress(*AWAY):
-                await self._channel.basic_ack(self._tag, wait=False)
+            self._channel.acknowledge(self._tag)
 
-    async def give_back(self) -> None:
+    def give_back(self) -> None:
         """Not started; the broker hands it out again."""
         if self.is_held:
             self._settled = True
-            with suppress(*AWAY):
-                await self._channel.basic_nack(self._tag, requeue=True, wait=False)
+            self._channel.give_back(self._tag)
 
 
 @dataclass(eq=False)
@@ -212,27 +253,26 @@ class Subscriber(Supervised):
         tag, subscription.tag = subscription.tag, None
         if tag is not None and self._channel is not None:
             with suppress(*AWAY):
-                await self._channel.basic_cancel(tag)
+                await self._channel.stop_listening(tag)
 
-    async def _opened(self, channel: Channel) -> None:
+    async def _opened(self, channel: LeanChannel) -> None:
         channel.on_consumer_cancel_callbacks.add(self._cancelled_by_broker)
         while waiting := [s for s in self._subscriptions if s.tag is None]:
             await self._start(channel, waiting[0])  # others may be added or dropped meanwhile
         if self._on_reconnect is not None:
             asyncio.get_running_loop().call_soon(self._on_reconnect)
 
-    async def _start(self, channel: Channel, subscription: Subscription) -> None:
-        async def take(message: DeliveredMessage) -> None:
+    async def _start(self, channel: LeanChannel, subscription: Subscription) -> None:
+        def take(message: DeliveredMessage) -> None:
             subscription.on_delivery(_delivery(message, subscription.queue, channel))
 
         async with self._lock:  # prefetch holds for the consumers that are started after it
             if subscription.declare is not None:
                 await subscription.declare(channel)
             await channel.basic_qos(prefetch_count=subscription.prefetch)
-            started = await channel.basic_consume(subscription.queue, take)
-            subscription.tag = started.consumer_tag
+            subscription.tag = await channel.listen(subscription.queue, take)
         if subscription not in self._subscriptions and subscription.tag is not None:
-            await channel.basic_cancel(subscription.tag)  # dropped while it was being started
+            await channel.stop_listening(subscription.tag)  # dropped while it was being started
 
     async def _cancelled_by_broker(self, _: object) -> None:
         # A queue was deleted, or a consumer timed out: counted as a lost channel, so that
@@ -247,7 +287,7 @@ class Subscriber(Supervised):
             self._on_lost()
 
 
-def _delivery(message: DeliveredMessage, queue: str, channel: Channel) -> Delivery:
+def _delivery(message: DeliveredMessage, queue: str, channel: LeanChannel) -> Delivery:
     tag = message.delivery_tag
     assert tag is not None, "a delivery has a tag"  # noqa: S101 - for the type checker; AMQP says so
     return Delivery(

@@ -19,6 +19,12 @@ is handed back counts as well, as one is from a lane that is closed for long: he
 
 KEPT_MESSAGES: Final = 10_000
 REPLY_QUEUE_EXPIRES_S: Final = 1800.0
+REPLY_QUEUE_ARGUMENTS: Final[Mapping[str, Any]] = {
+    "x-queue-type": "classic",
+    "x-expires": int(REPLY_QUEUE_EXPIRES_S * 1000),
+}
+"""How a client declares its callback queue."""
+
 CONSUMER_TIMEOUT_S: Final = 7200.0
 
 

@@ -133,7 +133,7 @@ class AfterFailure:
             case Stored():
                 return await self._telling.tell(delivery, job, ended)
             case Stale():
-                await delivery.ack()
+                delivery.ack()
                 return GoOn()
             case Living():
                 await self._claims.release(
@@ -156,7 +156,7 @@ class AfterFailure:
         ended = await self._claims.commit(call, self._error_result(call, failure, shared_s=shared_s))
         if isinstance(ended, Stored):
             return await self._telling.tell(delivery, call.job, ended)
-        await delivery.ack()
+        delivery.ack()
         return GoOn()
 
     def _error_result(
@@ -194,7 +194,7 @@ class AfterFailure:
         )
         if isinstance(ended, Stored):
             return await self._telling.tell(delivery, job, ended)
-        await delivery.ack()
+        delivery.ack()
         return GoOn()
 
 

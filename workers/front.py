@@ -95,7 +95,7 @@ class Front:
             await self._worker.subscriber.drop(subscription)
         for buffer in self._buffers.values():
             while buffer:
-                await buffer.popleft().give_back()
+                buffer.popleft().give_back()
         while self._tasks:
             await asyncio.wait(self._tasks)
 
@@ -231,11 +231,11 @@ class Front:
         except StateAway:
             done = []  # decided again, and then known to be done
         for plan in done:
-            await plan.delivery.ack()
+            plan.delivery.ack()
         if len(done) < len(plans):
             await asyncio.sleep(AGAIN_S)
             for plan in plans:
-                await plan.delivery.give_back()
+                plan.delivery.give_back()
 
 
 def _source(read: Readable, hit: Hit) -> Source | None:

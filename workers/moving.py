@@ -78,7 +78,7 @@ class Moving:
         while delivery.is_held:
             outcome = await self._worker.publisher.publish(message)
             if outcome is Published.CONFIRMED:
-                await delivery.ack()
+                delivery.ack()
                 break
             log.warning("publish failed", extra={"to": message.routing_key, "how": outcome.name})
             await asyncio.sleep(AGAIN_S)

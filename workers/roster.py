@@ -30,7 +30,6 @@ class Roster:
         self._queue = f"watch.{watcher}"
         self._on_change = on_change
         self._seen: dict[str, tuple[float, Mapping[str, Any]]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
 
     async def listen(self, subscriber: Subscriber) -> None:
         """Listens from now on."""
@@ -53,9 +52,7 @@ class Roster:
         return [str(r["worker"]) for r in self.workers() if provider in (r.get("providers") or {})]
 
     def _on_delivery(self, delivery: Delivery) -> None:
-        task = asyncio.create_task(delivery.ack(), name="ack health")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        delivery.ack()
         try:
             report = Event.from_bytes(delivery.body).model_dump()
         except Refused:

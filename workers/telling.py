@@ -35,7 +35,7 @@ class Telling:
             return await self._moving.park(delivery, job, 0.0)
         if len(served) < len(ended.waiters) or (ended.events and not published):
             return await self._moving.park(delivery, job, 0.0)  # the rest later: it is `done` then
-        await delivery.ack()
+        delivery.ack()
         return GoOn()
 
     def report_doubtful(self, job: Job, call: Mapping[str, Any] | None) -> None:

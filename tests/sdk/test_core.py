@@ -3,10 +3,10 @@ from itertools import pairwise
 import pytest
 
 from producer_sdk import errors
-from producer_sdk.core import Answered, Core, Effect, Failed, Transmit
-from producer_sdk.errors import DeadlineExceeded, Overloaded, ProviderError, RateLimited, error_of
+from producer_sdk.core import Answered, Core, Effect, Failed, Transmit, Waits, Withdraw
+from producer_sdk.errors import Cancelled, DeadlineExceeded, Overloaded, ProviderError, RateLimited, error_of
 from topology.errors import ErrorType
-from topology.messages import ErrorReport, Reply
+from topology.messages import ErrorReport, Reply, Waiting
 
 DAY_S = 86400.0
 
@@ -74,8 +74,7 @@ def test_a_reconnect_sends_everything_pending_at_once() -> None:
 
 def test_a_request_that_was_not_taken_is_tried_again_soon() -> None:
     core = pending("r1")
-
-    assert core.not_taken("r1", 0.0, "refused by the broker") == []
+    core.not_taken("r1", 0.0, "refused by the broker")
 
     assert core.next_due() == 1
     assert core.due(1.0) == [Transmit("r1")]
@@ -171,12 +170,48 @@ def test_a_reply_after_the_deadline_wakes_nobody() -> None:
 
 def test_a_caller_who_has_gone_is_not_waited_for() -> None:
     core = pending("r1")
-    core.forget("r1")
-    core.forget("r1")
+    assert core.forget("r1") == [Withdraw("r1")]
+    assert core.forget("r1") == []
 
     assert core.received(answer("r1")) == []
     assert core.reconnected(1.0) == []
     assert core.next_due() is None
+
+
+def test_a_call_that_is_called_off_is_withdrawn_and_ends_in_cancelled() -> None:
+    core = pending("r1")
+
+    [withdrawn, failed] = core.cancel("r1")
+
+    assert withdrawn == Withdraw("r1")
+    assert isinstance(failed, Failed)
+    assert isinstance(failed.error, Cancelled)
+    assert core.cancel("r1") == []
+
+
+def test_an_answered_call_has_nothing_to_withdraw() -> None:
+    core = pending("r1")
+    core.received(answer("r1"))
+
+    assert core.forget("r1") == []
+
+
+def test_a_caller_is_told_what_a_request_waits_for_and_goes_on_waiting() -> None:
+    core = pending("r1")
+    waiting = Waiting(id="r1", waits_for="groq's requests_per_minute", until=1234.5)
+
+    assert core.received(waiting.to_bytes()) == [Waits("r1", waiting)]
+
+    assert "r1" in core
+
+
+def test_an_obstacle_is_told_once_and_again_when_it_is_another_one() -> None:
+    core = pending("r1")
+
+    told = [core.not_taken("r1", 0.0, why) for why in ("away", "away", "refused", "refused")]
+
+    obstacles = [[e.waiting.waits_for for e in effects if isinstance(e, Waits)] for effects in told]
+    assert obstacles == [["away"], [], ["refused"], []]
 
 
 def test_news_of_a_call_that_is_over_changes_nothing() -> None:

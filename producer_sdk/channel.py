@@ -1,0 +1,164 @@
+"""An AMQP channel for many small messages: no task, lock or future for each of them.
+
+aiormq runs a task for each delivery and holds a lock around each publish. This channel keeps its
+connection, its frames and its life cycle, and replaces what happens for each message by plain calls.
+"""
+
+import logging
+from collections.abc import Callable
+from enum import Enum, auto
+from itertools import count
+from typing import TYPE_CHECKING, Final
+
+import aiormq
+from aiormq.abc import ChannelFrame, DeliveredMessage
+from pamqp.body import ContentBody
+from pamqp.commands import Basic
+from pamqp.frame import marshal
+from pamqp.header import ContentHeader
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from aiormq.abc import AbstractConnection
+
+log = logging.getLogger("optimizer.transport")
+
+_FRAMES_AHEAD: Final = 1000
+
+
+class Confirmed(Enum):
+    """The broker's word on a publish."""
+
+    ACK = auto()
+    NACK = auto()
+    RETURNED = auto()
+
+
+OnConfirmed = Callable[[Confirmed], None]
+OnMessage = Callable[[DeliveredMessage], None]
+
+
+class LeanChannel(aiormq.Channel):
+    """A channel whose publishes and deliveries are calls, not tasks.
+
+    Publishes and acknowledgements of one turn of the event loop go out in one write. All publishes of the
+    channel must go through `send`, which numbers them.
+    """
+
+    def __init__(self, connection: "AbstractConnection", number: int, *, confirms: bool) -> None:
+        super().__init__(connection, number, publisher_confirms=confirms, frame_buffer=_FRAMES_AHEAD)
+        self._largest_frame = self.max_content_size
+        self._sent = 0
+        self._unconfirmed: dict[int, OnConfirmed] = {}
+        self._listeners: dict[str, OnMessage] = {}
+        self._consumers_named = count(1)
+        self._outbox: list[bytes] = []
+        self._flushing: asyncio.Task[None] | None = None
+
+    def send(
+        self,
+        exchange: str,
+        routing_key: str,
+        body: bytes,
+        properties: Basic.Properties,
+        *,
+        mandatory: bool,
+        on_confirmed: OnConfirmed,
+    ) -> int:
+        """Publishes; `on_confirmed` is called with the broker's word, unless the channel closes before.
+
+        Returns:
+            The delivery tag, by which `forget` drops the interest in that word.
+        """
+        self._sent = tag = self._sent + 1
+        # A returned message is known by this id: new for each transmission, and the tag is in it.
+        properties.message_id = f"{id(self):x}-{tag}"
+        self._unconfirmed[tag] = on_confirmed
+        self._write(marshal(Basic.Publish(0, exchange, routing_key, mandatory), self.number))
+        self._write(marshal(ContentHeader(0, len(body), properties), self.number))
+        for start in range(0, len(body), self._largest_frame):
+            self._write(marshal(ContentBody(body[start : start + self._largest_frame]), self.number))
+        return tag
+
+    def forget(self, tag: int) -> None:
+        """Nobody wants to know any more what becomes of this publish."""
+        self._unconfirmed.pop(tag, None)
+
+    def acknowledge(self, tag: int) -> None:
+        """Acknowledges one delivery."""
+        self._write(marshal(Basic.Ack(tag), self.number))
+
+    def give_back(self, tag: int) -> None:
+        """Has one delivery handed out again."""
+        self._write(marshal(Basic.Nack(tag, requeue=True), self.number))
+
+    async def listen(self, queue: str, on_message: OnMessage) -> str:
+        """Consumes a queue with manual acknowledgement; returns the consumer's tag."""
+        tag = f"c{next(self._consumers_named)}"
+        self._listeners[tag] = on_message
+        await self.rpc(Basic.Consume(queue=queue, consumer_tag=tag))
+        self.consumers[tag] = _never  # aiormq answers for a consumer that the broker cancels
+        return tag
+
+    async def stop_listening(self, tag: str) -> None:
+        """Ends a consumer; what was delivered to it stays with us until it is acknowledged."""
+        await self.basic_cancel(tag)
+        self._listeners.pop(tag, None)
+
+    async def flush(self) -> None:
+        """Waits until all that was sent so far has been handed to the connection."""
+        while self._flushing is not None:
+            await self._flushing
+
+    def _write(self, frame: bytes) -> None:
+        self._outbox.append(frame)
+        if self._flushing is None:
+            self._flushing = self.loop.create_task(self._flush(), name="flush channel")
+
+    async def _flush(self) -> None:
+        try:
+            while self._outbox:
+                payload = b"".join(self._outbox)
+                self._outbox.clear()
+                await self.write_queue.put(ChannelFrame(payload, should_close=False))
+        finally:
+            self._flushing = None
+
+    async def _on_deliver_frame(self, frame: Basic.Deliver) -> None:
+        header = await self._get_frame()
+        message = await self._read_content(frame, header)  # type: ignore[arg-type]  # AMQP's order of frames
+        listener = self._listeners.get(frame.consumer_tag or "")
+        if listener is None:
+            return
+        try:
+            listener(message)
+        except Exception:  # a fault of ours; the channel has other consumers
+            log.exception("a delivery's callback failed")
+
+    async def _on_return_frame(self, frame: Basic.Return) -> None:
+        header = await self._get_frame()
+        message = await self._read_content(frame, header)  # type: ignore[arg-type]
+        tag = int((message.header.properties.message_id or "-0").rpartition("-")[2])
+        if on_confirmed := self._unconfirmed.pop(tag, None):
+            on_confirmed(Confirmed.RETURNED)
+
+    async def _on_confirm_frame(self, frame: Basic.Ack | Basic.Nack | Basic.Reject) -> None:
+        word = Confirmed.ACK if isinstance(frame, Basic.Ack) else Confirmed.NACK
+        last = frame.delivery_tag or 0
+        if not getattr(frame, "multiple", False):
+            if on_confirmed := self._unconfirmed.pop(last, None):
+                on_confirmed(word)
+            return
+        covered = []
+        for tag in self._unconfirmed:  # in the order of their numbers
+            if tag > last:
+                break
+            covered.append(tag)
+        for tag in covered:
+            if on_confirmed := self._unconfirmed.pop(tag, None):
+                on_confirmed(word)
+
+
+async def _never(_: DeliveredMessage) -> None:
+    raise AssertionError("deliveries are given to listeners")
