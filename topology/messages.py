@@ -59,6 +59,7 @@ class Request(WireMessage):
         params: The OpenAI body: messages, temperature, tools and so on.
         deadline: Epoch seconds; without one, the fleet's `timeout_s` from arrival.
         cache_ttl_s: How old an answer may be, in seconds; without one, the fleet's `ttl_s`.
+        tell_waits: Whether the caller wants a `Waiting` when the request has to wait.
     """
 
     kind: ClassVar[str] = "request"
@@ -78,6 +79,7 @@ class Request(WireMessage):
     constraints: Constraints = Constraints()
     stream: bool = False
     durable: bool = False
+    tell_waits: bool = False
 
 
 class Waiter(WireMessage):
@@ -98,6 +100,7 @@ class Waiter(WireMessage):
     queued_at: float
     stream: bool = False
     durable: bool = False
+    tell_waits: bool = False
 
     @property
     def key(self) -> str:
@@ -234,6 +237,32 @@ class Reply(WireMessage):
         return content if isinstance(content, str) else ""
 
 
+class Waiting(WireMessage):
+    """Why a request waits; sent to callers who asked to be told, and lost without harm.
+
+    Attributes:
+        id: The request's.
+        waits_for: What it waits for, such as the name of a limit.
+        until: Epoch seconds at which it is looked at again, as far as known.
+        position: How many of the same pool, lane and priority start before it, as far as known.
+    """
+
+    kind: ClassVar[str] = "waiting"
+
+    id: str
+    waits_for: str
+    until: float | None = None
+    position: int | None = Field(default=None, ge=0)
+
+
+class Cancel(WireMessage):
+    """The caller wants no answer any more. Published like the request, so that it arrives behind it."""
+
+    kind: ClassVar[str] = "cancel"
+
+    id: str = Field(min_length=1, max_length=128)
+
+
 class Event(WireMessage):
     """Something that happened, published on `optimizer.events` with its type as routing key."""
 
@@ -250,3 +279,19 @@ class Event(WireMessage):
 def new_id() -> str:
     """A request id: random after a time-ordered head, 32 hex digits."""
     return f"{int(time.time() * 1000):012x}{secrets.token_hex(10)}"
+
+
+class Control(WireMessage):
+    """What an operator tells all workers. What outlives them stands in Redis; this makes them look at once.
+
+    Attributes:
+        id: New for each; a worker's health report names the last reload that it has followed.
+        action: `pause`, `drain` and `resume` are about a provider, `reload` about the configuration.
+        provider: Whose calls it is about.
+    """
+
+    kind: ClassVar[str] = "control"
+
+    id: str = Field(min_length=1, max_length=128)
+    action: Literal["pause", "drain", "resume", "reload"]
+    provider: str | None = None

@@ -14,6 +14,9 @@ DEAD_QUEUE: Final = "dead"
 DEAD_KEPT_QUEUE: Final = "dead.kept"
 ANY_LANE: Final = "any"
 
+CANCEL_TYPE: Final = "cancel"
+"""The AMQP property `type` of what withdraws a request; a request has none."""
+
 AGENT_PATTERN: Final = re.compile(r"[a-z0-9_-]{1,64}")
 
 
