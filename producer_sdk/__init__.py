@@ -1,6 +1,7 @@
 """What an agent imports: the client, its errors, and what a reply looks like."""
 
 from producer_sdk import _neighbours  # noqa: F401 - first: it names the file in the way
+from producer_sdk.blocking import Optimizer
 from producer_sdk.client import AsyncOptimizer
 from producer_sdk.errors import (
     AuthenticationFailed,
@@ -19,7 +20,7 @@ from producer_sdk.errors import (
     RateLimited,
     Retryable,
 )
-from topology.messages import Constraints, Reply
+from topology.messages import Constraints, Reply, Waiting
 
 __all__ = [
     "AsyncOptimizer",
@@ -33,6 +34,7 @@ __all__ = [
     "InternalError",
     "InvalidRequest",
     "NoModelAvailable",
+    "Optimizer",
     "OptimizerError",
     "Overloaded",
     "Permanent",
@@ -40,4 +42,5 @@ __all__ = [
     "RateLimited",
     "Reply",
     "Retryable",
+    "Waiting",
 ]

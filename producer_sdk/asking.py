@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from producer_sdk.core import OnWait
@@ -33,19 +34,40 @@ def checked_agent(agent: str) -> str:
     return agent
 
 
-def chat_request(
+@dataclass(frozen=True)
+class Asked:
+    """A call as a driver takes it.
+
+    Attributes:
+        timeout: Seconds within which it ends.
+        on_wait: Whom to tell what it waits for.
+    """
+
+    request: Request
+    priority: Priority
+    timeout: float
+    on_wait: OnWait | None
+
+
+def ask_chat(
     agent: str,
     agent_type: str | None,
     prompt: Prompt,
-    params: Mapping[str, Any],
+    /,
     *,
-    timeout: float,
-    on_wait: OnWait | None,
-    request_id: str | None,
-    constraints: ConstraintsLike,
-    **fields: Any,
-) -> Request:
-    """The request of a `chat`; see there for what the arguments mean.
+    model: str = "auto",
+    task: str | None = None,
+    priority: str = "normal",
+    timeout: float = DEFAULT_TIMEOUT_S,
+    cache: str = "use",
+    cache_ttl_s: float | None = None,
+    cache_scope: str = "fleet",
+    constraints: ConstraintsLike = None,
+    on_wait: OnWait | None = None,
+    request_id: str | None = None,
+    **params: Any,
+) -> Asked:
+    """What a `chat` asks for; see there for what the arguments mean.
 
     Raises:
         InvalidRequest: A field cannot be what it is; the text names it.
@@ -55,16 +77,32 @@ def chat_request(
         "id": new_id() if request_id is None else request_id,
         "agent": agent,
         "agent_type": agent_type,
+        "model": model,
         "params": {"messages": messages, **params},
+        "task": task,
         "deadline": time.time() + timeout,
+        "cache": cache,
+        "cache_ttl_s": cache_ttl_s,
+        "cache_scope": cache_scope,
         "constraints": constraints or Constraints(),
         "tell_waits": on_wait is not None,
-        **fields,
     }
     try:
-        return Request.from_value(value)
+        request = Request.from_value(value)
     except Refused as refused:
         raise InvalidRequest(refused.message) from None
+    return Asked(request, checked_priority(priority), timeout, on_wait)
+
+
+def checked_room(at_once: int) -> int:
+    """How many calls of a `map` may wait at the same time.
+
+    Raises:
+        InvalidRequest: None may.
+    """
+    if at_once < 1:
+        raise InvalidRequest(f"at_once: {at_once} leaves room for no call; give 1 or more")
+    return at_once
 
 
 def checked_priority(priority: str) -> Priority:

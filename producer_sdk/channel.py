@@ -4,6 +4,7 @@ aiormq runs a task for each delivery and holds a lock around each publish. This 
 connection, its frames and its life cycle, and replaces what happens for each message by plain calls.
 """
 
+import asyncio
 import logging
 from collections.abc import Callable
 from enum import Enum, auto
@@ -11,20 +12,19 @@ from itertools import count
 from typing import TYPE_CHECKING, Final
 
 import aiormq
-from aiormq.abc import ChannelFrame, DeliveredMessage
+from aiormq.abc import DeliveredMessage
 from pamqp.body import ContentBody
 from pamqp.commands import Basic
 from pamqp.frame import marshal
 from pamqp.header import ContentHeader
 
 if TYPE_CHECKING:
-    import asyncio
-
     from aiormq.abc import AbstractConnection
 
 log = logging.getLogger("optimizer.transport")
 
 _FRAMES_AHEAD: Final = 1000
+_TURNS: Final = 100
 
 
 class Confirmed(Enum):
@@ -53,8 +53,8 @@ class LeanChannel(aiormq.Channel):
         self._unconfirmed: dict[int, OnConfirmed] = {}
         self._listeners: dict[str, OnMessage] = {}
         self._consumers_named = count(1)
-        self._outbox: list[bytes] = []
-        self._flushing: asyncio.Task[None] | None = None
+        self._batch: _Batch | None = None
+        self._putting: set[asyncio.Task[None]] = set()
 
     def send(
         self,
@@ -71,12 +71,18 @@ class LeanChannel(aiormq.Channel):
         Returns:
             The delivery tag, by which `forget` drops the interest in that word.
         """
-        self._sent = tag = self._sent + 1
+        tag = self._sent + 1
         # A returned message is known by this id: new for each transmission, and the tag is in it.
         properties.message_id = f"{id(self):x}-{tag}"
+        # All of it, before a byte goes out: what cannot be packed must not leave half a message behind.
+        frames = [
+            marshal(Basic.Publish(0, exchange, routing_key, mandatory), self.number),
+            marshal(ContentHeader(0, len(body), properties), self.number),
+        ]
+        self._sent = tag
         self._unconfirmed[tag] = on_confirmed
-        self._write(marshal(Basic.Publish(0, exchange, routing_key, mandatory), self.number))
-        self._write(marshal(ContentHeader(0, len(body), properties), self.number))
+        for frame in frames:
+            self._write(frame)
         for start in range(0, len(body), self._largest_frame):
             self._write(marshal(ContentBody(body[start : start + self._largest_frame]), self.number))
         return tag
@@ -107,23 +113,25 @@ class LeanChannel(aiormq.Channel):
         self._listeners.pop(tag, None)
 
     async def flush(self) -> None:
-        """Waits until all that was sent so far has been handed to the connection."""
-        while self._flushing is not None:
-            await self._flushing
+        """Gives the connection's writer the turns that it needs to take what was sent so far."""
+        for _ in range(_TURNS):
+            if self._batch is None or self.connection.is_closed:
+                break
+            await asyncio.sleep(0)
 
     def _write(self, frame: bytes) -> None:
-        self._outbox.append(frame)
-        if self._flushing is None:
-            self._flushing = self.loop.create_task(self._flush(), name="flush channel")
+        if self._batch is None:
+            self._batch = _Batch(self._taken)
+            try:
+                self.write_queue.put_nowait(self._batch)
+            except asyncio.QueueFull:
+                task = self.loop.create_task(self.write_queue.put(self._batch), name="wait for the writer")
+                self._putting.add(task)
+                task.add_done_callback(self._putting.discard)
+        self._batch.frames.append(frame)
 
-    async def _flush(self) -> None:
-        try:
-            while self._outbox:
-                payload = b"".join(self._outbox)
-                self._outbox.clear()
-                await self.write_queue.put(ChannelFrame(payload, should_close=False))
-        finally:
-            self._flushing = None
+    def _taken(self) -> None:
+        self._batch = None
 
     async def _on_deliver_frame(self, frame: Basic.Deliver) -> None:
         header = await self._get_frame()
@@ -158,6 +166,25 @@ class LeanChannel(aiormq.Channel):
         for tag in covered:
             if on_confirmed := self._unconfirmed.pop(tag, None):
                 on_confirmed(word)
+
+
+class _Batch:
+    """Frames that go out in one write: it takes more of them until the connection's writer comes for it.
+
+    To the writer it is a `ChannelFrame`.
+    """
+
+    should_close = False
+    should_drain = False
+
+    def __init__(self, taken: Callable[[], None]) -> None:
+        self.frames: list[bytes] = []
+        self._taken = taken
+
+    @property
+    def payload(self) -> bytes:
+        self._taken()
+        return b"".join(self.frames)
 
 
 async def _never(_: DeliveredMessage) -> None:

@@ -4,8 +4,9 @@ import asyncio
 import os
 from collections.abc import Iterable
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self, overload
 
+from producer_sdk.amqp_url import read_amqp_url
 from producer_sdk.asking import (
     DEFAULT_TIMEOUT_S,
     CacheName,
@@ -13,9 +14,9 @@ from producer_sdk.asking import (
     PriorityName,
     Prompt,
     ScopeName,
-    chat_request,
+    ask_chat,
     checked_agent,
-    checked_priority,
+    checked_room,
 )
 from producer_sdk.calls import AsyncCalls
 from producer_sdk.core import OnWait
@@ -39,7 +40,7 @@ class AsyncOptimizer:
         client: A name that tells this process's callback queue from others of the agent; None: the pid.
 
     Raises:
-        InvalidRequest: The agent's name cannot be one.
+        InvalidRequest: The agent's name, or the URL, cannot be one.
         Overloaded: No URL is known.
     """
 
@@ -54,7 +55,9 @@ class AsyncOptimizer:
         self.agent = checked_agent(agent)
         self.agent_type = agent_type
         self.reply_to = names.reply_queue(agent, names.slug(client or f"p{os.getpid()}"), new_id()[-12:])
-        self._calls = AsyncCalls(find_amqp_url(url), f"agent {agent}", self.reply_to)
+        broker = find_amqp_url(url)
+        read_amqp_url(broker)
+        self._calls = AsyncCalls(broker, f"agent {agent}", self.reply_to)
 
     async def __aenter__(self) -> Self:
         await self._calls.__aenter__()
@@ -87,8 +90,8 @@ class AsyncOptimizer:
         """Asks a model and waits for the answer.
 
         Identical requests are shared by default: the answer may come from the cache, or from the same
-        call that another agent waits for; `reply.source` tells. Cancelling the task that waits, or
-        `asyncio.timeout`, withdraws the request: what nobody else waits for is not bought.
+        call that another agent waits for; `reply.source` tells. Whoever stops waiting (a cancelled task,
+        `asyncio.timeout`, Ctrl-C) withdraws the request: what nobody else waits for is not bought.
 
         Args:
             prompt: A text, or a list of OpenAI messages.
@@ -109,13 +112,13 @@ class AsyncOptimizer:
         Raises:
             OptimizerError: Its subclasses say what happened and whether to try again.
         """
-        request = chat_request(
+        asked = ask_chat(
             self.agent,
             self.agent_type,
             prompt,
-            params,
             model=model,
             task=task,
+            priority=priority,
             timeout=timeout,
             cache=cache,
             cache_ttl_s=cache_ttl_s,
@@ -123,8 +126,42 @@ class AsyncOptimizer:
             constraints=constraints,
             on_wait=on_wait,
             request_id=request_id,
+            **params,
         )
-        return await self._calls.call(request, checked_priority(priority), timeout, on_wait)
+        return await self._calls.call(asked.request, asked.priority, asked.timeout, asked.on_wait)
+
+    @overload
+    async def map(
+        self,
+        prompts: Iterable[Prompt],
+        *,
+        progress: bool = ...,
+        at_once: int = ...,
+        return_errors: Literal[False] = ...,
+        **options: Any,
+    ) -> list[Reply]: ...
+
+    @overload
+    async def map(
+        self,
+        prompts: Iterable[Prompt],
+        *,
+        progress: bool = ...,
+        at_once: int = ...,
+        return_errors: Literal[True],
+        **options: Any,
+    ) -> list[Reply | OptimizerError]: ...
+
+    @overload
+    async def map(
+        self,
+        prompts: Iterable[Prompt],
+        *,
+        progress: bool = ...,
+        at_once: int = ...,
+        return_errors: bool,
+        **options: Any,
+    ) -> list[Reply] | list[Reply | OptimizerError]: ...
 
     async def map(
         self,
@@ -134,7 +171,7 @@ class AsyncOptimizer:
         at_once: int = 500,
         return_errors: bool = False,
         **options: Any,
-    ) -> list[Any]:
+    ) -> list[Reply] | list[Reply | OptimizerError]:
         """Asks many at once, and returns the replies in the order of the prompts.
 
         Args:
@@ -149,7 +186,7 @@ class AsyncOptimizer:
             OptimizerError: The first that happened, unless `return_errors`.
         """
         asked = list(prompts)
-        room = asyncio.Semaphore(at_once)
+        room = asyncio.Semaphore(checked_room(at_once))
         with Progress(len(asked), shown=progress) as bar:
 
             async def ask(prompt: Prompt) -> Reply | OptimizerError:

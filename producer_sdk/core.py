@@ -110,14 +110,16 @@ class Core:
             )
         ]
 
-    def not_taken(self, request_id: str, now: float, why: str) -> list[Effect]:
-        """Refused, or nobody knows: the same id again, soon."""
+    def not_taken(self, request_id: str, now: float, why: str | None) -> list[Effect]:
+        """Refused, or nobody knows: the same id again, soon. `why` is none while there is no reason yet."""
         call = self._pending.get(request_id)
         if call is None:
             return []
-        known, call.obstacle = call.obstacle, why
         call.send_again_at = min(call.send_again_at, now + REFUSED_AGAIN_S)
-        return [] if known == why else [Waits(request_id, Waiting(id=request_id, waits_for=why))]
+        if why is None or why == call.obstacle:
+            return []
+        call.obstacle = why
+        return [Waits(request_id, Waiting(id=request_id, waits_for=why))]
 
     def reconnected(self, now: float) -> list[Effect]:
         """A connection is back: whatever is pending is sent again at once, replies may be lost."""

@@ -8,9 +8,10 @@ from typing import Final, Self
 
 import aio_pika
 import aiormq
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_random_exponential
 
 from producer_sdk.channel import LeanChannel
+from producer_sdk.decoding import make_decoding_total
 from producer_sdk.settings import masked
 
 log = logging.getLogger("optimizer.transport")
@@ -37,16 +38,19 @@ class Supervised:
     confirms = False
 
     def __init__(self, url: str, name: str) -> None:
+        make_decoding_total()
         self.url = url
         self.name = name
         self.last_error: str | None = None
         self._channel: LeanChannel | None = None
         self._closed_by: BaseException | None = None
         self._up = asyncio.Event()
+        self._leaving = False
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         if self._task is None:
+            self._leaving = False
             self._task = asyncio.create_task(self._run(), name=f"connection {self.name}")
         return self
 
@@ -57,8 +61,9 @@ class Supervised:
         trace: TracebackType | None,
     ) -> None:
         if self._task is not None:
+            self._leaving = True
             self._task.cancel()
-            with suppress(asyncio.CancelledError):
+            with suppress(asyncio.CancelledError, *AWAY):
                 await self._task
             self._task = None
 
@@ -101,6 +106,8 @@ class Supervised:
             try:
                 self._channel = await open_channel(connection, confirms=self.confirms)
                 await self._opened(self._channel)
+                if self._leaving:  # a cancellation while we connect can be swallowed on its way here
+                    return
                 self._up.set()
                 closing = self._channel.closing
                 await asyncio.wait({closing})
@@ -123,7 +130,7 @@ class Supervised:
 
     async def _connect(self) -> aio_pika.abc.AbstractConnection:
         retrying = AsyncRetrying(
-            retry=retry_if_exception_type(AWAY),
+            retry=retry_if_exception(lambda error: isinstance(error, AWAY) and not self._leaving),
             wait=wait_random_exponential(multiplier=0.2, max=_LONGEST_BACKOFF_S),
             before_sleep=self._note_failure,
         )

@@ -1,7 +1,7 @@
-"""A TCP proxy that can cut a line and hold it cut."""
+"""A TCP proxy that can cut a line and hold it cut, or swallow what the server says."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
 
@@ -10,6 +10,7 @@ class Proxy:
         self._target = (host, port)
         self._writers: set[asyncio.StreamWriter] = set()
         self._open = True
+        self._silent = False
         self.port = 0
 
     def cut(self) -> None:
@@ -18,8 +19,13 @@ class Proxy:
         for writer in list(self._writers):
             writer.transport.abort()
 
+    def silence(self) -> None:
+        """Swallows what the server says from now on."""
+        self._silent = True
+
     def restore(self) -> None:
         self._open = True
+        self._silent = False
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if not self._open:
@@ -28,16 +34,21 @@ class Proxy:
         back_reader, back_writer = await asyncio.open_connection(*self._target)
         self._writers |= {writer, back_writer}
         try:
-            await asyncio.gather(_pump(reader, back_writer), _pump(back_reader, writer))
+            await asyncio.gather(
+                _pump(reader, back_writer, lambda: True), _pump(back_reader, writer, lambda: not self._silent)
+            )
         finally:
             self._writers -= {writer, back_writer}
 
 
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _pump(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, passes: Callable[[], bool]
+) -> None:
     with suppress(OSError):
         while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
+            if passes():
+                writer.write(data)
+                await writer.drain()
     writer.close()
 
 

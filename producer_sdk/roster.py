@@ -1,0 +1,125 @@
+"""Who is alive: what the workers say of themselves each second, and who has fallen silent."""
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
+
+from aiormq import Channel
+from pydantic import BaseModel, ValidationError
+
+from producer_sdk.transport import Delivery, Subscriber, Subscription
+from topology import names
+from topology.errors import Refused
+from topology.events import EventType
+from topology.messages import Event
+
+Report = Mapping[str, Any]
+"""What a worker says of itself: the fields of `optimizer.worker.health`."""
+
+SILENCE_S: Final = 5.0
+BEAT_S: Final = 1.0
+_FRONT: Final = "front"
+_PREFETCH: Final = 100
+_QUEUE_EXPIRES_MS: Final = 60_000
+
+
+class _PoolShape(BaseModel):
+    closed: dict[str, str] = {}
+    opens_at: dict[str, float] = {}
+
+
+class _Shape(BaseModel):
+    """What must hold of a report: anybody may publish an event."""
+
+    worker: str
+    roles: list[str] = []
+    providers: dict[str, _PoolShape] = {}
+
+
+class Roster:
+    """The workers of the fleet, by what they publish as `optimizer.worker.health`.
+
+    Args:
+        watcher: A name of its own for the queue it listens on.
+        on_change: Called when a worker appears, leaves or takes other roles.
+    """
+
+    def __init__(self, watcher: str, on_change: Callable[[], None] | None = None) -> None:
+        self._queue = f"watch.{watcher}"
+        self._on_change = on_change
+        self._seen: dict[str, tuple[float, Report]] = {}
+
+    async def listen(self, subscriber: Subscriber) -> None:
+        """Listens from now on."""
+        await subscriber.add(Subscription(self._queue, _PREFETCH, self._on_delivery, self._declare))
+
+    def workers(self) -> list[Report]:
+        """What each living worker said last."""
+        now = asyncio.get_running_loop().time()
+        for worker, (at, _) in list(self._seen.items()):
+            if now - at > SILENCE_S:
+                del self._seen[worker]
+        return [report for _, report in self._seen.values()]
+
+    def knows_anyone(self) -> bool:
+        """Whether any worker has been heard at all lately."""
+        return bool(self.workers())
+
+    def pools(self, provider: str) -> list[str]:
+        """The living workers that have a pool for this provider."""
+        return [str(r["worker"]) for r in self.workers() if provider in (r.get("providers") or {})]
+
+    def _on_delivery(self, delivery: Delivery) -> None:
+        delivery.ack()
+        try:
+            report = Event.from_bytes(delivery.body).model_dump()
+            _Shape.model_validate(report)
+        except (Refused, ValidationError):
+            return
+        worker = str(report.get("worker"))
+        before = self._seen.get(worker)
+        if report.get("leaving"):
+            self._seen.pop(worker, None)
+        else:
+            self._seen[worker] = (asyncio.get_running_loop().time(), report)
+        known = before is not None and before[1].get("roles") == report.get("roles")
+        if self._on_change is not None and (report.get("leaving") or not known):
+            self._on_change()
+
+    async def _declare(self, channel: Channel) -> None:
+        await channel.queue_declare(
+            self._queue,
+            durable=True,
+            arguments={
+                "x-queue-type": "classic",
+                "x-expires": _QUEUE_EXPIRES_MS,
+                "x-message-ttl": 5000,
+            },
+        )
+        await channel.queue_bind(self._queue, names.EVENTS, EventType.WORKER_HEALTH.value)
+
+
+def what_is_missing(reports: Iterable[Report], providers: Iterable[str]) -> list[str]:
+    """Why the fleet is not whole, a sentence each: roles that nobody has, workers without their Redis.
+
+    Args:
+        reports: What each living worker said last.
+        providers: Those that must have a pool; where there are none, any pool will do.
+    """
+    living = list(reports)
+    problems = []
+    served = {provider for report in living for provider in report.get("providers") or ()}
+    if not any(_FRONT in (report.get("roles") or ()) for report in living):
+        problems.append("no front is alive, so requests wait; run: optimizer worker front")
+    if not served:
+        problems.append("no backend is alive, so jobs wait; run: optimizer worker backend:all")
+    else:
+        problems += [
+            f"{name} has no pool alive, so its jobs wait; run: optimizer worker backend:{name}"
+            for name in providers
+            if name not in served
+        ]
+    for report in sorted(living, key=lambda report: str(report.get("worker"))):
+        if (redis := report.get("redis", "unknown")) != "up":
+            problems.append(f"{report.get('worker')} on {report.get('host')} does not reach Redis ({redis})")
+    return problems
