@@ -4,7 +4,6 @@ import hashlib
 import json
 from typing import Any, Final
 
-from topology.errors import ErrorType, Refused
 from topology.messages import CacheMode, CacheScope, Constraints, Request
 
 _FORM: Final = "1"
@@ -19,9 +18,6 @@ def fingerprint(request: Request) -> str:
 
     Two requests share one exactly when they ask the same operation of the same model with the same
     parameters, task, constraints and scope. `cache="off"` makes a flight of its own for each id.
-
-    Raises:
-        Refused: The parameters hold a NaN or an infinity, or something that JSON cannot carry.
     """
     identity: dict[str, Any] = {
         "form": _FORM,
@@ -35,12 +31,8 @@ def fingerprint(request: Request) -> str:
         identity["agent"] = request.agent
     if request.cache is CacheMode.OFF:
         identity["id"] = request.id
-    try:
-        text = json.dumps(_canonical(identity), sort_keys=True, separators=(",", ":"), allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise Refused(
-            ErrorType.INVALID_REQUEST, f"params: only what JSON can carry is allowed ({error})"
-        ) from None
+    # A request holds nothing that JSON cannot carry.
+    text = json.dumps(_canonical(identity), sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:40]
 
 

@@ -4,12 +4,15 @@ Readers ignore fields they do not know, so that an older worker can run beside a
 is never given another meaning under the same version.
 """
 
-from typing import Any, ClassVar, Final, Self
+from collections.abc import Callable, Sized
+from typing import Any, ClassVar, Final, Self, TypeVar
 
 import msgpack
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from topology.errors import ErrorType, Refused
+
+_C = TypeVar("_C", bound=Sized)
 
 VERSION: Final = 1
 CONTENT_TYPE: Final = "application/msgpack"
@@ -22,6 +25,9 @@ MAX_MESSAGE_BYTES: Final = MAX_BODY_BYTES + 256 * 1024
 _MAX_DEPTH: Final = 64
 """How deep params may nest; deeper input is refused before anything recurses into it."""
 
+_LONGEST_QUOTE: Final = 100
+"""How much of what was sent an error repeats."""
+
 _UNICODE: Final = "surrogatepass"
 """JSON can carry half an emoji (`\\ud83d`), and models send some: an answer is not lost over it."""
 
@@ -33,6 +39,7 @@ class WireMessage(BaseModel):
 
     kind: ClassVar[str] = "message"
     max_bytes: ClassVar[int] = MAX_MESSAGE_BYTES
+    max_values: ClassVar[int | None] = None
     v: int = VERSION
 
     def to_bytes(self) -> bytes:
@@ -42,7 +49,7 @@ class WireMessage(BaseModel):
             Refused: The body is larger than `max_bytes`, or holds what cannot be sent.
         """
         try:
-            body: bytes = msgpack.packb(self.model_dump(mode="python"), unicode_errors=_UNICODE)
+            body: bytes = msgpack.packb(self, default=_fields, unicode_errors=_UNICODE)
         except (TypeError, ValueError, OverflowError) as error:
             raise Refused(
                 ErrorType.INVALID_REQUEST, f"{self.kind}: only what JSON can carry can be sent ({error})"
@@ -59,33 +66,42 @@ class WireMessage(BaseModel):
                 names the field and the remedy.
         """
         _check_size(body, cls.kind, cls.max_bytes)
-        return cls.from_value(unpack(body, cls.kind))
+        return cls.from_value(unpack(body, cls.kind, cls.max_values))
 
     @classmethod
     def from_value(cls, value: dict[str, Any]) -> Self:
         """Reads an unpacked body; errors as for `from_bytes`."""
         if value.get("v", VERSION) != VERSION:
+            version = _quoted(repr(value.get("v")))
             raise Refused(
                 ErrorType.INVALID_REQUEST,
-                f"{cls.kind}: version v={value.get('v')!r} is not {VERSION}; use an SDK of this release",
+                f"{cls.kind}: version v={version} is not {VERSION}; use an SDK of this release",
             )
         try:
             return cls.model_validate(value)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
-            field = ".".join(str(part) for part in first["loc"]) or cls.kind
+            field = _quoted(".".join(str(part) for part in first["loc"])) or cls.kind
             raise Refused(ErrorType.INVALID_REQUEST, f"{cls.kind}: {field}: {first['msg']}") from None
 
 
-def unpack(body: bytes, kind: str = "message") -> dict[str, Any]:
-    """A msgpack body as a dictionary, within bounds on size and depth.
+def unpack(body: bytes, kind: str = "message", max_values: int | None = None) -> dict[str, Any]:
+    """A msgpack body as a dictionary, within bounds on size and depth, and on the number of values.
 
     Raises:
         Refused: It is not a msgpack map within those bounds.
     """
     _check_size(body, kind, MAX_MESSAGE_BYTES)
+    count = _count_to(max_values, kind) if max_values is not None else None
     try:
-        value = msgpack.unpackb(body, raw=False, strict_map_key=False, unicode_errors=_UNICODE)
+        value = msgpack.unpackb(
+            body,
+            raw=False,
+            strict_map_key=False,
+            unicode_errors=_UNICODE,
+            list_hook=count,
+            object_hook=count,
+        )
     except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
         raise Refused(
             ErrorType.INVALID_REQUEST, f"{kind}: the body is not msgpack ({type(error).__name__})"
@@ -95,6 +111,36 @@ def unpack(body: bytes, kind: str = "message") -> dict[str, Any]:
     if _deeper_than(value, _MAX_DEPTH):
         raise Refused(ErrorType.INVALID_REQUEST, f"{kind}: nested deeper than {_MAX_DEPTH} levels")
     return value
+
+
+def _fields(value: object) -> dict[str, Any]:
+    """What msgpack does not know by itself: our messages, and the values in them."""
+    if isinstance(value, BaseModel):
+        return {**value.__dict__, **(value.__pydantic_extra__ or {})}
+    raise TypeError(f"a {type(value).__name__} is none of them")
+
+
+def _quoted(text: str) -> str:
+    """As much of it as an error repeats, fit to be sent."""
+    short = text if len(text) <= _LONGEST_QUOTE else f"{text[:_LONGEST_QUOTE]}..."
+    return short.encode("utf-8", "replace").decode("utf-8")
+
+
+def _count_to(limit: int, kind: str) -> Callable[[_C], _C]:
+    """Counts lists, maps and what is in them while they are made, so that too many are never all made."""
+    left = limit
+
+    def count(container: _C) -> _C:
+        nonlocal left
+        left -= 1 + len(container)
+        if left < 0:
+            raise Refused(
+                ErrorType.INVALID_REQUEST,
+                f"{kind}: more than {limit} lists, maps and values; send fewer, or send several requests",
+            )
+        return container
+
+    return count
 
 
 def _check_size(body: bytes, kind: str, most_bytes: int) -> None:

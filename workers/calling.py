@@ -4,6 +4,7 @@ import asyncio
 import logging
 from types import TracebackType
 from typing import Final, Self
+from urllib.parse import quote
 
 import httpx
 
@@ -83,7 +84,7 @@ class ProviderClient:
         headers = {
             "content-type": "application/json",
             # OpenAI's own name for the caller's id of a call; what the provider's records are found by.
-            "x-client-request-id": job.waiter.id,
+            "x-client-request-id": quote(job.waiter.id, safe=""),  # a header holds ASCII
         }
         owner = self._accounts.get(account)
         secret = owner.api_keys[key_index].secret if owner else None

@@ -74,7 +74,7 @@ def read_chat(raw: bytes) -> ChatPrompt:
         sha256=_sha256_of(body),
         prompt_tokens=_tokens("".join(_text(message) for message in messages)),
         max_tokens=_max_tokens(body),
-        echo=hashlib.sha256((asked[-1] if asked else "").encode()).hexdigest()[:16],
+        echo=hashlib.sha256((asked[-1] if asked else "").encode("utf-8", "surrogatepass")).hexdigest()[:16],
         stream=body.get("stream") is True,
         include_usage=isinstance(options, dict) and options.get("include_usage") is True,
         as_json=isinstance(answer_format, dict) and answer_format.get("type", "text") != "text",

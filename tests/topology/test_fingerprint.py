@@ -17,7 +17,7 @@ PARAMS: dict[str, Any] = {
 
 def asked(**changes: Any) -> str:
     return fingerprint(
-        Request.model_validate({"id": "r1", "agent": "quality", "model": "auto", "params": PARAMS, **changes})
+        Request.from_value({"id": "r1", "agent": "quality", "model": "auto", "params": PARAMS, **changes})
     )
 
 
@@ -103,7 +103,7 @@ def test_the_mode_off_makes_a_flight_of_its_own_that_a_retransmission_recognises
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_a_number_that_json_cannot_carry_is_refused_by_its_field(value: float) -> None:
-    with pytest.raises(Refused, match=r"^params: only what JSON can carry") as refused:
+    with pytest.raises(Refused, match=r"^request: params: only what JSON can carry") as refused:
         asked(params={"a": [{"b": value}]})
     assert refused.value.type is ErrorType.INVALID_REQUEST
 

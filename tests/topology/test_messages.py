@@ -123,7 +123,7 @@ def test_numbers_as_keys_travel_as_logit_bias_has_them() -> None:
 @pytest.mark.parametrize("unfit", [2**70, object(), {1, 2}])
 def test_what_json_cannot_carry_is_refused_before_it_is_sent(unfit: object) -> None:
     with pytest.raises(Refused, match="only what JSON can carry"):
-        Request(id="1", agent="a", params={"x": unfit}).to_bytes()
+        Request.from_value({"id": "1", "agent": "a", "params": {"x": unfit}}).to_bytes()
 
 
 def test_a_body_that_is_no_map_is_refused_with_what_it_is() -> None:
