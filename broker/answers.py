@@ -11,9 +11,12 @@ from topology.messages import Outcome, Waiter
 
 @dataclass(frozen=True)
 class Hit:
-    """The answer is there. `outcome` is None when it was given before and is not kept."""
+    """Nothing is left to ask a provider for: the answer is there, or the request was `called_off`.
 
-    why: Literal["served", "known", "fresh"]
+    `outcome` is None when nothing is kept.
+    """
+
+    why: Literal["served", "known", "fresh", "called_off"]
     outcome: Outcome | None
     payer: str
 
@@ -82,10 +85,11 @@ class Spent:
 
 @dataclass(frozen=True)
 class Later:
-    """`limit` refuses a permit until then (epoch seconds)."""
+    """`limit` refuses a permit until then (epoch seconds); `waiters` are those who want to know."""
 
     until: float
     limit: str
+    waiters: tuple[Waiter, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -127,6 +131,23 @@ class Living:
 Committed = Stored | Stale | Living
 
 
+@dataclass(frozen=True)
+class CalledOff:
+    """The waiter is settled. `worker` calls a provider for nobody else; None: none does."""
+
+    fingerprint: str
+    waiter: Waiter
+    worker: str | None
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """Nobody waits under this id; should the request come soon, it is called off then."""
+
+
+Cancelled = CalledOff | Remembered
+
+
 def admitted(answer: list[bytes]) -> Admitted:
     """Reads what `admit.lua` answered."""
     match answer:
@@ -156,8 +177,8 @@ def claimed(answer: list[bytes]) -> Claimed:
             return Busy(float(until))
         case [b"spent", spends, started, doubtful]:
             return Spent(int(spends), float(started), _call(doubtful))
-        case [b"later", until, limit]:
-            return Later(float(until), limit.decode())
+        case [b"later", until, limit, *waiters]:
+            return Later(float(until), limit.decode(), _waiters(waiters))
         case [b"run", account, key, started, attempt, latest, doubtful]:
             return Run(
                 account.decode(),
@@ -188,6 +209,17 @@ def committed(answer: list[bytes]) -> Committed:
             return Living()
         case _:
             raise AssertionError(f"commit.lua answered {answer[:1]}")
+
+
+def cancelled(answer: list[bytes]) -> Cancelled:
+    """Reads what `cancel.lua` answered."""
+    match answer:
+        case [b"called_off", fingerprint, waiter, worker]:
+            return CalledOff(fingerprint.decode(), Waiter.from_bytes(waiter), worker.decode() or None)
+        case [b"remembered"]:
+            return Remembered()
+        case _:
+            raise AssertionError(f"cancel.lua answered {answer[:1]}")
 
 
 def _waiters(packed: Sequence[bytes]) -> tuple[Waiter, ...]:

@@ -21,10 +21,12 @@ from redis.exceptions import (
 
 from broker.answers import (
     Admitted,
+    Cancelled,
     Claimed,
     Committed,
     Run,
     admitted,
+    cancelled,
     claimed,
     committed,
 )
@@ -35,7 +37,7 @@ RENEW_EVERY_S: Final = 5.0
 BACKOFF_S: Final = 30.0
 LONGEST_BACKOFF_S: Final = 600.0
 
-_SCRIPTS: Final = ("admit", "claim", "renew", "commit", "release", "settle")
+_SCRIPTS: Final = ("admit", "claim", "renew", "commit", "release", "settle", "cancel")
 _REFUSALS: Final = (OutOfMemoryError, ReadOnlyError)
 """Redis answers, and does not take writes: full, or a replica after a fail-over."""
 
@@ -72,6 +74,7 @@ class ClaimTerms:
         token: Random, new for each claim.
         call: What a later claimant needs to report this call as doubtful.
         closed: Keys whose value is an instant until which everything behind them is closed.
+        paused: The hash of what operators have paused, and the field that would stop this call.
         accounts: The candidates, each with the index-ordered keys, as `claim.lua` describes them.
     """
 
@@ -83,6 +86,7 @@ class ClaimTerms:
     closed: tuple[str, ...]
     accounts: tuple[Mapping[str, Any], ...]
     used_key: str
+    paused: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,7 @@ class Result:
 
 
 class Flights:
-    """The six scripts on one Redis.
+    """The seven scripts on one Redis.
 
     Args:
         redis: Connected with `decode_responses=False`; not closed here.
@@ -138,6 +142,7 @@ class Flights:
             permit_key=self._permit_key(terms.token),
             limits=terms.limits,
             closed=terms.closed,
+            paused=terms.paused or (),
             accounts=terms.accounts,
             used_key=terms.used_key,
         )
@@ -146,7 +151,10 @@ class Flights:
     async def renew(
         self, fingerprint: str, waiter: Waiter, terms: ClaimTerms, run: Run, leases: Sequence[str]
     ) -> Literal["mine", "unwanted", "lost"]:
-        """Keeps the claim and its concurrency leases for another 15 s."""
+        """Keeps the claim and its concurrency leases for another 15 s.
+
+        `unwanted` ends the claim, since nobody waits; `release` ends its leases, once the call is cut.
+        """
         answer = await self._run(
             "renew",
             fingerprint,
@@ -239,6 +247,37 @@ class Flights:
             for fingerprint, waiters, events in settlements
         ]
         await self._run_all("settle", calls)
+
+    async def cancel(self, keys: Sequence[str]) -> list[Cancelled]:
+        """Calls requests off, by their waiters' keys; all in one round trip, in their order."""
+        answers = await self._run_all("cancel", [("", {"key": key}) for key in keys])
+        return [cancelled(answer) for answer in answers]
+
+    async def are_queued(self, waiters: Sequence[tuple[str, Waiter]]) -> list[bool]:
+        """Whether each still waits for its flight's job, which no worker has started and no tier holds."""
+        try:
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                for fingerprint, waiter in waiters:
+                    flight, waiting, _ = self._keys(fingerprint)
+                    pipeline.hmget(flight, "state", "parked_until")
+                    pipeline.hexists(waiting, waiter.key)
+                pipeline.time()
+                *answers, (seconds, _) = await pipeline.execute()
+        except (RedisError, OSError) as error:
+            raise StateAway(str(error)) from error
+        flights = zip(answers[::2], answers[1::2], strict=True)
+        return [
+            bool(waits) and state == b"queued" and float(parked_until or 0) <= seconds
+            for (state, parked_until), waits in flights
+        ]
+
+    async def waiters(self, fingerprint: str) -> list[Waiter]:
+        """Who waits for a flight and has no answer yet."""
+        try:
+            packed = await self._redis.hvals(self._keys(fingerprint)[1])
+        except (RedisError, OSError) as error:
+            raise StateAway(str(error)) from error
+        return [Waiter.from_bytes(blob) for blob in packed if isinstance(blob, bytes)]
 
     async def now(self) -> float:
         """Redis's clock, in epoch seconds."""

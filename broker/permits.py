@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from broker.controls import paused_key
 from broker.flights import ClaimTerms
 from topology.fleet import Account, Fleet, Model, Provider
 from topology.limits import Limit, day_offset_s
@@ -50,6 +51,7 @@ class Permits:
                 *(self._rate(name, limit, costs) for limit in self.provider.limits),
             ),
             closed=(self.closed_key(),),
+            paused=(paused_key(self.prefix), name),
             accounts=tuple(self._account(a, model, costs) for a in self.provider.quota_owners)
             or (self._account(None, model, costs),),
             used_key=f"{self.prefix}used:{name}:{datetime.now(UTC):%Y-%m-%d}",

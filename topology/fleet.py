@@ -1,17 +1,20 @@
 """The configuration of a fleet: what `fleet.toml` may say, as frozen values, validated whole."""
 
+import hashlib
+from collections.abc import Sequence
 from typing import Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from topology.limits import Limit, collect_short_forms, day_offset_s
 from topology.messages import CacheMode, Request
-from topology.names import ANY_LANE, slug
+from topology.names import ANY_LANE, is_agent_name, slug
 
 Kind = Literal["openai", "anthropic", "gemini"]
 Rotation = Literal["round_robin", "least_used", "performance", "intelligent"]
 
 DEFAULT_CONCURRENCY: Final = 8
+_LONGEST_NAME: Final = 64
 
 
 class Section(BaseModel):
@@ -94,6 +97,37 @@ class ApiKey(Section):
 
     origin: str
     secret: SecretStr | None = None
+
+
+class GatewaySection(Section):
+    """The HTTP gateway.
+
+    Attributes:
+        host: The address it listens at.
+        port: The TCP port; 0: a free one.
+        tokens: The bearer tokens of each agent, as `env:NAME` or `file:PATH`; one, or several while they are
+            exchanged. Empty: it takes an agent at its word.
+        open: Whether it may listen elsewhere than on loopback without tokens.
+        default_agent: Who asks, where there are no tokens and no `X-Agent` says it.
+        drain_s: Seconds for which a gateway that is told to stop waits for the answers under way.
+    """
+
+    host: str = Field(default="127.0.0.1", min_length=1)
+    port: int = Field(default=8080, ge=0, le=65535)
+    tokens: dict[str, tuple[ApiKey, ...]] = Field(default_factory=dict)
+    open: bool = False
+    default_agent: str = Field(default="anonymous", pattern=r"^[a-z0-9_-]{1,64}$")
+    drain_s: float = Field(default=30.0, ge=0)
+
+    @field_validator("tokens", mode="before")
+    @classmethod
+    def _origins(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        for agent in values:
+            if not is_agent_name(agent):
+                raise ValueError(f"{agent!r} names no agent: 1 to 64 of a-z, 0-9, '_' and '-'")
+        return {a: _as_api_keys([v] if isinstance(v, str) else v) for a, v in values.items()}
 
 
 class AccountDefaults(Limited):
@@ -221,7 +255,7 @@ class Provider(Limited):
         """The accounts: those listed, then one for each key of `api_keys`, named after its origin."""
         own = tuple(
             Account(
-                name=slug(key.origin)[:64],
+                name=_account_name(key.origin, [k.origin for k in self.api_keys]),
                 api_keys=(key,),
                 limits=self.account.limits,
                 concurrency=self.account.concurrency,
@@ -258,6 +292,7 @@ class Fleet(Section):
     fleet: FleetSection = FleetSection()
     cache: CacheSection = CacheSection()
     priorities: PrioritiesSection = PrioritiesSection()
+    gateway: GatewaySection = GatewaySection()
     providers: dict[str, Provider] = Field(default_factory=dict)
 
     @model_validator(mode="before")
@@ -274,6 +309,14 @@ def _named(name: str, table: Any) -> Any:
     if table.get("name", name) != name:
         raise ValueError(f"providers.{name}.name: the table's key is the provider's name; leave this out")
     return {**table, "name": name}
+
+
+def _account_name(origin: str, origins: Sequence[str]) -> str:
+    """Readable, and never the same for two origins: keys that share a name would share a quota."""
+    name = slug(origin)
+    if len(name) <= _LONGEST_NAME and [slug(other) for other in origins].count(name) == 1:
+        return name
+    return f"{name[: _LONGEST_NAME - 9]}-{hashlib.sha256(origin.encode()).hexdigest()[:8]}"
 
 
 def _as_api_keys(values: Any) -> Any:

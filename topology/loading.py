@@ -2,7 +2,7 @@
 
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final
@@ -13,18 +13,22 @@ from topology.fleet import Account, ApiKey, Fleet, Provider
 from topology.limits import collect_short_forms
 
 _PREFIX: Final = "OPTIMIZER_"
-_SECTIONS: Final = ("fleet", "cache", "priorities", "providers")
+_SECTIONS: Final = ("fleet", "cache", "priorities", "gateway", "providers")
 
 
 class ConfigurationError(Exception):
     """The configuration cannot be used; the text names the key and says how to mend it."""
 
 
+class VariableMissing(ConfigurationError):
+    """A key is to come from an environment variable that is not set."""
+
+
 def load_fleet(
     path: Path | None = None,
     environ: Mapping[str, str] = os.environ,
     *,
-    secrets: bool = True,
+    secrets: bool | Collection[str] = True,
 ) -> Fleet:
     """The fleet that a file, the environment and the catalogue describe together.
 
@@ -35,7 +39,8 @@ def load_fleet(
     Args:
         path: The `fleet.toml`; None for none.
         environ: The environment variables.
-        secrets: Whether to resolve keys. Only the workers that call providers need them.
+        secrets: Whether to resolve keys, or the providers whose keys to resolve. Only the workers that
+            call a provider need its keys.
 
     Raises:
         ConfigurationError: An unknown key, an impossible value, a missing file or secret.
@@ -48,7 +53,7 @@ def load_fleet(
         fleet = Fleet.model_validate(table)
     except ValidationError as error:
         raise ConfigurationError(_explain(error, path)) from None
-    return _with_secrets(fleet, environ) if secrets else fleet
+    return _with_secrets(fleet, environ, secrets)
 
 
 def catalogue() -> dict[str, dict[str, Any]]:
@@ -138,8 +143,9 @@ def _explain(error: ValidationError, path: Path | None) -> str:
     return f"{path or 'configuration'}: " + "; ".join(lines)
 
 
-def _with_secrets(fleet: Fleet, environ: Mapping[str, str]) -> Fleet:
-    resolved = {name: _unlock(p, environ) for name, p in fleet.providers.items()}
+def _with_secrets(fleet: Fleet, environ: Mapping[str, str], secrets: bool | Collection[str]) -> Fleet:
+    wanted: Collection[str] = secrets if not isinstance(secrets, bool) else fleet.providers if secrets else ()
+    resolved = {n: _unlock(p, environ) if n in wanted else p for n, p in fleet.providers.items()}
     return fleet.model_copy(update={"providers": resolved})
 
 
@@ -152,15 +158,20 @@ def _unlock(provider: Provider, environ: Mapping[str, str]) -> Provider:
         account.model_copy(update={"api_keys": _secrets(account, where, environ)})
         for account in provider.accounts
     )
-    keys = tuple(_secret(key, where, environ) for key in provider.api_keys)
+    keys = tuple(with_secret(key, where, environ) for key in provider.api_keys)
     return provider.model_copy(update={"api_keys": keys, "accounts": accounts})
 
 
 def _secrets(account: Account, where: str, environ: Mapping[str, str]) -> tuple[ApiKey, ...]:
-    return tuple(_secret(key, f"{where} ({account.name})", environ) for key in account.api_keys)
+    return tuple(with_secret(key, f"{where} ({account.name})", environ) for key in account.api_keys)
 
 
-def _secret(key: ApiKey, where: str, environ: Mapping[str, str]) -> ApiKey:
+def with_secret(key: ApiKey, where: str, environ: Mapping[str, str] = os.environ) -> ApiKey:
+    """The key with its secret, read from where it is kept.
+
+    Raises:
+        ConfigurationError: There is none; the text begins with `where` and never holds the key.
+    """
     kind, _, name = key.origin.partition(":")
     if kind == "env":
         text = environ.get(name, "")
@@ -172,5 +183,5 @@ def _secret(key: ApiKey, where: str, environ: Mapping[str, str]) -> ApiKey:
             raise ConfigurationError(f"{where}: {name} cannot be read: {error.strerror}") from None
         missing = f"{where}: {name} is empty"
     if not text.strip():
-        raise ConfigurationError(missing)
+        raise (VariableMissing if kind == "env" else ConfigurationError)(missing)
     return key.model_copy(update={"secret": SecretStr(text.strip())})

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from topology.errors import ErrorType
+from topology.fields import FARTHEST, JsonObject, Short
 from topology.names import AGENT_PATTERN, Priority
 from topology.wire import MAX_BODY_BYTES, WireMessage
 
@@ -40,7 +41,7 @@ class Source(StrEnum):
 class Constraints(BaseModel):
     """What a caller demands of the model that answers."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     required_capabilities: tuple[str, ...] = ()
     excluded_providers: tuple[str, ...] = ()
@@ -64,17 +65,18 @@ class Request(WireMessage):
 
     kind: ClassVar[str] = "request"
     max_bytes: ClassVar[int] = MAX_BODY_BYTES
+    max_values: ClassVar[int | None] = 1_000_000
 
     id: str = Field(min_length=1, max_length=128)
     agent: str = Field(pattern=f"^{AGENT_PATTERN.pattern}$")
     agent_type: str | None = Field(default=None, max_length=128)
     operation: Literal["chat", "embeddings"] = "chat"
     model: str = Field(default="auto", min_length=1, max_length=256)
-    params: dict[str, Any]
+    params: JsonObject
     task: str | None = Field(default=None, max_length=64)
     deadline: float | None = Field(default=None, gt=0)
     cache: CacheMode = CacheMode.USE
-    cache_ttl_s: float | None = Field(default=None, ge=0)
+    cache_ttl_s: float | None = Field(default=None, ge=0, le=FARTHEST)
     cache_scope: CacheScope = CacheScope.FLEET
     constraints: Constraints = Constraints()
     stream: bool = False
@@ -92,11 +94,11 @@ class Waiter(WireMessage):
 
     kind: ClassVar[str] = "waiter"
 
-    agent: str
-    id: str
-    reply_to: str | None
+    agent: str = Field(pattern=f"^{AGENT_PATTERN.pattern}$")
+    id: Short = Field(min_length=1)
+    reply_to: Short | None
     priority: Priority
-    deadline: float
+    deadline: float = Field(gt=0, le=FARTHEST)
     queued_at: float
     stream: bool = False
     durable: bool = False
@@ -122,8 +124,8 @@ class Candidate(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    provider: str
-    model: str
+    provider: str = Field(pattern=r"^[a-z0-9_-]{1,64}$")
+    model: str = Field(min_length=1, max_length=256)
 
 
 class Job(WireMessage):
@@ -139,7 +141,7 @@ class Job(WireMessage):
 
     kind: ClassVar[str] = "job"
 
-    fingerprint: str
+    fingerprint: str = Field(pattern=r"^[0-9a-zA-Z_-]{1,128}$")
     request: Request
     waiter: Waiter
     route: tuple[Candidate, ...] = Field(min_length=1)
@@ -176,7 +178,11 @@ class Timings(BaseModel):
 
 
 class ErrorReport(BaseModel):
-    """Why a request was not answered."""
+    """Why a request was not answered.
+
+    Attributes:
+        retry_after_s: Seconds after which the same request would pass, where that is known.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -184,6 +190,7 @@ class ErrorReport(BaseModel):
     message: str
     retryable: bool = False
     provider_status: int | None = None
+    retry_after_s: float | None = None
 
 
 class Outcome(WireMessage):
@@ -230,11 +237,30 @@ class Reply(WireMessage):
     @property
     def text(self) -> str:
         """The first choice's text; empty where the answer has none (tool calls, errors)."""
-        choices = (self.body or {}).get("choices") or []
-        if not choices:
-            return ""
-        content = (choices[0].get("message") or {}).get("content")
+        content = self._message.get("content")
         return content if isinstance(content, str) else ""
+
+    @property
+    def tool_calls(self) -> list[dict[str, Any]]:
+        """The tools that the first choice wants called, as in OpenAI's body; empty where there are none."""
+        calls = self._message.get("tool_calls")
+        return calls if isinstance(calls, list) else []
+
+    @property
+    def finish_reason(self) -> str | None:
+        """Why the first choice ended (`stop`, `length`, `tool_calls`, ...); None where nobody said."""
+        reason = self._choice.get("finish_reason")
+        return reason if isinstance(reason, str) else None
+
+    @property
+    def _choice(self) -> dict[str, Any]:
+        choices = (self.body or {}).get("choices") or [{}]
+        first: dict[str, Any] = choices[0]
+        return first
+
+    @property
+    def _message(self) -> dict[str, Any]:
+        return self._choice.get("message") or {}
 
 
 class Waiting(WireMessage):
@@ -282,16 +308,19 @@ def new_id() -> str:
 
 
 class Control(WireMessage):
-    """What an operator tells all workers. What outlives them stands in Redis; this makes them look at once.
+    """What a worker is told. What counts stands in Redis; this makes it look at once, and may be lost.
 
     Attributes:
         id: New for each; a worker's health report names the last reload that it has followed.
-        action: `pause`, `drain` and `resume` are about a provider, `reload` about the configuration.
+        action: `pause`, `drain` and `resume` are about a provider, `reload` about the configuration: an
+            operator tells all workers. `renew` is about a call: its worker is told to renew its claim now.
         provider: Whose calls it is about.
+        flight: Whose call it is about.
     """
 
     kind: ClassVar[str] = "control"
 
     id: str = Field(min_length=1, max_length=128)
-    action: Literal["pause", "drain", "resume", "reload"]
+    action: Literal["pause", "drain", "resume", "reload", "renew"]
     provider: str | None = None
+    flight: str | None = None

@@ -111,6 +111,11 @@ def jobs_queue(provider: str, lane: str, priority: Priority) -> str:
     return f"jobs.{provider}.{lane}.{priority}"
 
 
+def is_jobs_queue(queue: str) -> bool:
+    """Whether a queue of this name is, or was, some pool's."""
+    return queue.startswith("jobs.")
+
+
 def reply_queue(agent: str, client: str, nonce: str) -> str:
     """A callback queue of one client; `nonce` is new for each process."""
     return f"reply.{agent}.{client}.{nonce}"

@@ -11,9 +11,11 @@ from topology.fleet import Provider
 from topology.names import Priority
 from topology.turns import WeightedTurns
 from workers.calling import ProviderClient
+from workers.emptying import Emptying
 from workers.execution import Execution
 from workers.lane import Held, Lane
 from workers.moving import GoOn, LaterPlease
+from workers.notices import TELL_EVERY_S, in_words
 from workers.worker import Worker
 
 log = logging.getLogger("optimizer.backend")
@@ -44,17 +46,24 @@ class Pool:
         self._slots = provider.concurrency
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining = False
+        queues = [queue for lane in self._lanes for queue in lane.queues]
+        self._emptying = Emptying(worker, provider.name, queues)
         worker.on_lost.append(self._forget)
         worker.on_roster.append(self._stirred.set)
+        worker.on_control.append(self._stirred.set)
         worker.reports.append(self._report)
 
     async def start(self) -> None:
-        """Consumes from now on."""
-        for lane in self._lanes:
-            await lane.consume(self._slots)
+        """Consumes from now on, unless the provider is paused."""
+        await self._share_out()
 
     async def run(self) -> None:
-        """Starts jobs as slots and lanes allow, until cancelled."""
+        """Starts jobs as slots and lanes allow, and tells who asks why they wait, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._tell_waits(), name=f"notices {self._provider.name}")
+            await self._start_jobs()
+
+    async def _start_jobs(self) -> None:
         while True:
             await self._stirred.wait()
             self._stirred.clear()
@@ -73,21 +82,52 @@ class Pool:
         Calls are bounded by the provider's `timeout_s`; after that and some grace, what is left is
         abandoned to redelivery.
         """
-        self._draining = True
-        for lane in self._lanes:
-            await lane.close()
+        await self.stop_taking()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=self._provider.timeout_s + DRAIN_GRACE_S)
         for task in list(self._tasks):
             task.cancel()
 
+    async def retire(self) -> None:
+        """Stops consuming and hands back; returns when the last call has ended, however long that takes.
+
+        The worker lives on, so nothing would be redelivered that is abandoned here.
+        """
+        await self.stop_taking()
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+        for callbacks, own in (
+            (self._worker.on_lost, self._forget),
+            (self._worker.on_roster, self._stirred.set),
+            (self._worker.on_control, self._stirred.set),
+        ):
+            callbacks.remove(own)
+        self._worker.reports.remove(self._report)
+
+    async def stop_taking(self) -> None:
+        """Starts nothing more: stops consuming and hands back what was not started. Calls go on."""
+        self._draining = True
+        await self._emptying.end()
+        for lane in self._lanes:
+            await lane.close()
+
     async def _share_out(self) -> None:
-        """This replica's share of the provider's concurrency; the leases in Redis are the hard bound."""
+        """This replica's share of the provider's concurrency; the leases in Redis are the hard bound.
+
+        A paused provider has none: its lanes rest, and what waits can be seen in its queues.
+        """
         replicas = max(1, len(self._worker.roster.pools(self._provider.name)))
         self._slots = max(1, math.ceil(self._provider.concurrency / replicas))
+        paused = self._worker.paused.get(self._provider.name)
         for lane in self._lanes:
-            if lane.closed_for is None:
+            if paused:
+                await lane.rest()
+            else:
                 await lane.consume(self._slots)
+        if paused == "drain":
+            self._emptying.begin()
+        else:
+            await self._emptying.end()
 
     def _next(self) -> tuple[Lane, Priority, Held] | None:
         ready = {lane: lane.ready() for lane in self._lanes}
@@ -113,7 +153,7 @@ class Pool:
                 pass
             case LaterPlease(seconds=seconds, limit=limit):
                 if self._draining:
-                    await held.delivery.give_back()
+                    held.delivery.give_back()
                     return
                 lane.put_back(held, priority)
                 if lane.closed_for is None and seconds > _WORTH_TELLING_S:
@@ -124,7 +164,30 @@ class Pool:
                         limit=limit,
                         wait_s=round(seconds, 3),
                     )
+                is_new = lane.closed_for is None and seconds > 0.0
                 lane.pause(seconds, limit)
+                if is_new:
+                    self._tell_askers(lane)
+
+    async def _tell_waits(self) -> None:
+        while True:
+            await asyncio.sleep(TELL_EVERY_S)
+            for lane in self._lanes:
+                self._tell_askers(lane)
+
+    def _tell_askers(self, lane: Lane) -> None:
+        """Those in hand, whom a closed lane or the pool's calls in flight keep waiting."""
+        name, notices = self._provider.name, self._worker.notices
+        if lane.closed_for is not None:
+            for waiter, position in lane.askers():
+                notices.tell(waiter, in_words(lane.closed_for, name), self._opens_at(lane), position)
+        elif len(self._tasks) >= self._slots:
+            for waiter, position in lane.askers():
+                notices.tell(waiter, f"{name} concurrency", position=position)
+
+    def _opens_at(self, lane: Lane) -> float:
+        """The instant at which a closed lane is looked at again."""
+        return self._worker.clock.now() + lane.opens_at - asyncio.get_running_loop().time()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -139,10 +202,14 @@ class Pool:
             "providers": {
                 self._provider.name: {
                     "running": len(self._tasks),
-                    "slots": self._slots,
+                    "slots": 0 if self._draining else self._slots,
                     "waiting": sum(lane.waiting() for lane in self._lanes),
                     "lanes": [lane.name for lane in self._lanes],
+                    "drained": self._emptying.done and not self._tasks,
                     "closed": {lane.name: lane.closed_for for lane in self._lanes if lane.closed_for},
+                    "opens_at": {
+                        lane.name: round(self._opens_at(lane), 3) for lane in self._lanes if lane.closed_for
+                    },
                 }
             }
         }

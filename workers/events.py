@@ -14,6 +14,8 @@ log = logging.getLogger("optimizer.events")
 
 _MOST_WAITING: Final = 20_000
 _AT_ONCE: Final = 256
+_PAUSE_S: Final = 0.02
+_TIMEOUT_S: Final = 10.0
 
 
 class Events:
@@ -26,7 +28,7 @@ class Events:
     def __init__(self, publisher: Publisher, clock: "Clock") -> None:
         self._publisher = publisher
         self._clock = clock
-        self._waiting: deque[Event] = deque(maxlen=_MOST_WAITING)
+        self._waiting: deque[tuple[str, bytes]] = deque(maxlen=_MOST_WAITING)
         self._stirred = asyncio.Event()
         self.dropped = 0
 
@@ -39,30 +41,39 @@ class Events:
         """Publishes soon, if at all."""
         if len(self._waiting) == _MOST_WAITING:
             self.dropped += 1
-        self._waiting.append(self.event(type_, **fields))
+        self._waiting.append((type_.value, self.event(type_, **fields).to_bytes()))
         self._stirred.set()
 
     async def publish(self, body: bytes) -> bool:
         """Publishes a packed event; True when it is confirmed."""
-        return await self._send(Event.from_bytes(body).type, body)
+        message = _message(Event.from_bytes(body).type, body)
+        return await self._publisher.publish(message, timeout=_TIMEOUT_S) is Published.CONFIRMED
 
     async def run(self) -> None:
         """Publishes what `emit` was given, until cancelled."""
         while True:
             await self._stirred.wait()
+            await asyncio.sleep(_PAUSE_S)  # replies go first, and events in company
             self._stirred.clear()
             await self.flush()
 
     async def flush(self) -> None:
-        """Publishes all that waits, once each."""
+        """Publishes all that waits, once each, and waits for the broker's word on the last."""
         while self._waiting:
             batch = [self._waiting.popleft() for _ in range(min(_AT_ONCE, len(self._waiting)))]
-            sent = await asyncio.gather(*(self._send(event.type, event.to_bytes()) for event in batch))
-            self.dropped += sent.count(False)
+            if not await self._publisher.wait_until_up(_TIMEOUT_S):
+                self.dropped += len(batch)
+                continue
+            for type_, body in batch[:-1]:
+                self._publisher.send(_message(type_, body), self._count)
+            self._count(await self._publisher.publish(_message(*batch[-1]), timeout=_TIMEOUT_S))
 
-    async def _send(self, type_: str, body: bytes) -> bool:
-        message = Outgoing(names.EVENTS, type_, body, mandatory=False)
-        return await self._publisher.publish(message, timeout=10.0) is Published.CONFIRMED
+    def _count(self, outcome: Published) -> None:
+        self.dropped += outcome is not Published.CONFIRMED
+
+
+def _message(type_: str, body: bytes) -> Outgoing:
+    return Outgoing(names.EVENTS, type_, body, mandatory=False)
 
 
 class Clock:

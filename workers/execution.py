@@ -7,7 +7,8 @@ everything that follows from it is confirmed, and `claim` knows what was done al
 import asyncio
 import logging
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from broker.answers import (
@@ -26,33 +27,23 @@ from broker.answers import (
 from broker.flights import RENEW_EVERY_S, ClaimTerms, Result, StateAway
 from broker.permits import Permits
 from producer_sdk.transport import Delivery
+from topology import names
 from topology.errors import ErrorType, Refused
 from topology.events import EventType
 from topology.fleet import Model, Provider
 from topology.messages import ErrorReport, Job, Outcome
-from topology.names import RetryTier
 from topology.providers.outcomes import Completion, Failure
 from topology.route import cost_usd
 from workers.calling import ProviderClient
 from workers.claims import Call, Claims
 from workers.failing import AfterFailure
 from workers.moving import AGAIN_S, Executed, GoOn, LaterPlease, Moving
+from workers.notices import in_words
 from workers.telling import Telling
+from workers.underway import Running
 from workers.worker import Worker
 
 log = logging.getLogger("optimizer.execution")
-
-
-@dataclass
-class _Running:
-    """A call in this process, with every delivery of its job: the broker may hand it out again meanwhile.
-
-    `executed` is what it came to, for all of them.
-    """
-
-    deliveries: list[Delivery] = field(default_factory=list)
-    ended: asyncio.Event = field(default_factory=asyncio.Event)
-    executed: "Executed | None" = None
 
 
 class Execution:
@@ -69,11 +60,12 @@ class Execution:
         self._failing = AfterFailure(
             worker, provider, self._permits, self._claims, self._telling, self._moving
         )
-        self._running: dict[str, _Running] = {}
-        self._claiming: Counter[str] = Counter()
+        self._underway = worker.underway
 
     async def execute(self, delivery: Delivery) -> Executed:
         """Executes one delivered job."""
+        if delivery.exchange != names.JOBS:  # all that goes round inside comes back through it
+            return await self._moving.keep(delivery, f"exchange: jobs are believed from {names.JOBS} alone")
         try:
             job = Job.from_bytes(delivery.body)
         except Refused as refused:
@@ -84,7 +76,7 @@ class Execution:
         if not self._worker.may_claim():
             return LaterPlease(AGAIN_S, "Redis")
         terms = self._permits.terms(job, model)
-        self._claiming[job.fingerprint] += 1
+        self._underway.claiming[job.fingerprint] += 1
         try:
             claimed = await self._worker.flights.claim(job.fingerprint, job.waiter, terms)
         except StateAway as error:
@@ -92,7 +84,7 @@ class Execution:
             self._worker.redis_failed()
             return LaterPlease(AGAIN_S, "Redis")
         finally:
-            self._claiming -= Counter({job.fingerprint: 1})
+            self._underway.claiming -= Counter({job.fingerprint: 1})
         return await self._follow(delivery, job, model, terms, claimed)
 
     async def _follow(
@@ -108,36 +100,43 @@ class Execution:
             case Busy(until=until):
                 return await self._moving.park(delivery, job, until - self._worker.clock.now())
             case Later(until=until, limit=limit):
+                why = in_words(limit, self._provider.name)
+                for waiter in claimed.waiters:
+                    if waiter.key != job.waiter.key:  # who is told with its place in the line
+                        self._worker.notices.tell(waiter, why, until)
                 return LaterPlease(max(0.0, until - self._worker.clock.now()), limit)
             case Spent():
                 return await self._failing.give_up_spent(delivery, job, model, terms, claimed)
             case Expired():
-                await delivery.ack()
+                delivery.ack()
                 return GoOn()
 
     async def _run(self, delivery: Delivery, call: Call) -> Executed:
         job = call.job
         self._telling.report_doubtful(job, call.run.doubtful)
-        mine = self._running.setdefault(job.fingerprint, _Running())
-        mine.deliveries.append(delivery)
+        # An earlier call of this flight may still be on its way out: it has lost its claim and its place.
+        mine = self._underway.running[job.fingerprint] = Running([delivery])
         try:
-            ended, seconds = await self._call_provider(call)
+            ended, seconds = await self._call_provider(call, mine.hurry)
             # Whatever happened to the connection meanwhile: one of these the broker counts as ours.
             carrier = next((d for d in mine.deliveries if d.is_held), delivery)
             match ended:
                 case None:
-                    executed: Executed = await self._called_off(carrier, call)
+                    executed: Executed = await self._called_off(carrier, call, seconds)
                 case Completion():
                     executed = await self._completed(carrier, call, ended, seconds)
                 case Failure():
                     executed = await self._failing.follow(carrier, call, ended, seconds)
             mine.executed = executed
         finally:
-            self._running.pop(job.fingerprint, None)
+            if self._underway.running.get(job.fingerprint) is mine:
+                del self._underway.running[job.fingerprint]
             mine.ended.set()
         return executed
 
-    async def _call_provider(self, call: Call) -> tuple[Completion | Failure | None, float]:
+    async def _call_provider(
+        self, call: Call, hurry: asyncio.Event
+    ) -> tuple[Completion | Failure | None, float]:
         """The call and its duration in seconds; None in place of an end when nobody wants it any more."""
         loop = asyncio.get_running_loop()
         began = loop.time()
@@ -146,17 +145,20 @@ class Execution:
                 self._client.call(call.job, call.run.account, call.run.key_index),
                 name="provider call",
             )
-            renewing = group.create_task(self._renew(call, ending), name="renew claim")
+            renewing = group.create_task(self._renew(call, ending, hurry), name="renew claim")
             await asyncio.wait({ending})
             renewing.cancel()
         ended = None if ending.cancelled() else ending.result()
         return ended, loop.time() - began
 
-    async def _renew(self, call: Call, ending: "asyncio.Task[Any]") -> None:
+    async def _renew(self, call: Call, ending: "asyncio.Task[Any]", hurry: asyncio.Event) -> None:
         leases = self._permits.leases_of(call.run.account, call.model, call.terms)
         pause_s = RENEW_EVERY_S
         while True:
-            await asyncio.sleep(pause_s)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await hurry.wait()
+            hurry.clear()
             pause_s = RENEW_EVERY_S
             try:
                 verdict = await self._worker.flights.renew(
@@ -213,13 +215,26 @@ class Execution:
             case Stored():
                 pass
             case Stale() | Living():  # a result is taken from anyone; this was an answer too large to send
-                await delivery.ack()
+                delivery.ack()
                 return GoOn()
         return await self._telling.tell(delivery, job, stored)
 
-    async def _called_off(self, delivery: Delivery, call: Call) -> Executed:
+    async def _called_off(self, delivery: Delivery, call: Call, seconds: float) -> Executed:
+        """Nobody wanted it any more, and it was cut. `renew` has ended the claim; here its leases end."""
+        facts = self._telling.facts(call, seconds)
+        error = ErrorType.CANCELLED.value
+        self._worker.events.emit(
+            EventType.CALL_FAILED, **facts, status=None, error=error, kind="cancelled", code=None
+        )
+        self._telling.tell_of(
+            EventType.SPEND_DOUBTFUL,
+            call.job,
+            called_for=call.job.waiter.id,
+            reason="cancelled",
+            **{name: facts[name] for name in ("provider", "model", "account", "worker")},
+        )
         await self._claims.release(call, billed=True)
-        await delivery.ack()
+        delivery.ack()
         return GoOn()
 
     async def set_aside(self, delivery: Delivery) -> None:
@@ -228,17 +243,17 @@ class Execution:
 
     async def _elsewhere(self, delivery: Delivery, job: Job) -> Executed:
         """The configuration has changed since the job was published: this pool has no such model."""
-        if len(job.route) > 1:
+        if self._moving.elsewhere(job) is not None:
             return await self._moving.hand_on(delivery, job, "the pool does not offer this model")
         if job.waiter.deadline <= self._worker.clock.now():
-            await delivery.ack()
+            delivery.ack()
             return GoOn()
-        return await self._moving.park(delivery, job, RetryTier.HALF_A_MINUTE.delay_s)
+        return await self._moving.back_to_entrance(delivery, job)
 
     async def _wait_for_own(self, delivery: Delivery, job: Job, token: str) -> Executed:
-        mine = self._running.get(job.fingerprint)
+        mine = self._underway.running.get(job.fingerprint)
         if mine is None:
-            if not self._claiming[job.fingerprint]:
+            if not self._underway.claiming[job.fingerprint]:
                 # Granted, but the answer was lost on its way from Redis: no call was ever made.
                 await self._claims.until_decided(
                     lambda: self._worker.flights.release(job.fingerprint, token, sent=False)
@@ -248,7 +263,7 @@ class Execution:
         await mine.ended.wait()
         if not isinstance(mine.executed, GoOn):  # not dealt with: this copy may be the one that counts
             return mine.executed or LaterPlease(AGAIN_S, "own call")
-        await delivery.ack()
+        delivery.ack()
         return GoOn()
 
 

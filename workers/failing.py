@@ -95,7 +95,7 @@ class AfterFailure:
             code=failure.code,
         )
         await self._claims.release(call, closed={self._permits.closed_key(*scope): until})
-        if len(call.job.route) > 1:
+        if self._moving.elsewhere(call.job) is not None:
             return await self._moving.hand_on(delivery, call.job, failure.kind.value)
         return LaterPlease(0.0, failure.kind.value)  # the next claim knows which account opens when
 
@@ -146,8 +146,10 @@ class AfterFailure:
                     EventType.RETRY, job, provider=self._provider.name, attempt=attempt,
                     wait_s=tier.delay_s, code=failure.code,
                 )  # fmt: skip
+                why = f"a retry after {self._provider.name} failed"
+                await self._worker.notices.tell_flight(self._worker.flights, job.fingerprint, why, back_at)
                 return await self._moving.send_on(
-                    delivery, self._moving.to_tier(tier, job.at_next_candidate())
+                    delivery, self._moving.to_tier(tier, self._moving.next_of(job))
                 )
 
     async def _end_in_error(

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import groupby
 from typing import Any, Final
 
 from broker.answers import Admitted, Hit, Joined, Lead, Wait
@@ -28,7 +29,9 @@ from topology.messages import (
 )
 from topology.names import Priority
 from topology.turns import WeightedTurns
+from workers.cancelling import Cancelling, Withdrawal
 from workers.moving import AGAIN_S, Moving
+from workers.obstacles import Lookout
 from workers.reading import Readable, Reader, Unfit
 from workers.replies import Answer, Replies, error_outcome, job_message, kept, parked, report_of
 from workers.worker import Worker
@@ -37,6 +40,8 @@ log = logging.getLogger("optimizer.front")
 
 PREFETCH: Final = 200
 _BATCH: Final = 64
+_BATCH_BYTES: Final = 4 * 1024 * 1024
+"""Reading takes a second for the worst 8 MiB; between batches, the connections have their turn."""
 
 
 @dataclass(frozen=True)
@@ -58,19 +63,28 @@ class Front:
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
-        self._fleet = worker.fleet
-        self._reader = Reader(worker)
+        self._follow_configuration()
         self._moving = Moving(worker)
+        self._cancelling = Cancelling(worker)
+        self._lookout = Lookout(worker)
         self._replies = Replies(worker.publisher, worker.events, worker.clock)
         self._buffers: dict[Priority, deque[Delivery]] = {p: deque() for p in Priority}
-        shares = worker.fleet.priorities
-        self._turns = WeightedTurns({p: float(getattr(shares, p.value)) for p in Priority})
         self._stirred = asyncio.Event()
         self._tasks: set[asyncio.Task[object]] = set()
+        self._unanswered = 0
+        self._all_answered = asyncio.Event()
         self._subscriptions: list[Subscription] = []
         self.admitted = 0
         worker.on_lost.append(self._forget)
+        worker.on_control.append(self._follow_configuration)
         worker.reports.append(lambda: {"admitted": self.admitted})
+
+    def _follow_configuration(self) -> None:
+        """What is built from the configuration; anew after a reload."""
+        self._fleet = self._worker.fleet
+        self._reader = Reader(self._worker)
+        shares = self._fleet.priorities
+        self._turns = WeightedTurns({p: float(getattr(shares, p.value)) for p in Priority})
 
     async def start(self) -> None:
         """Consumes from now on."""
@@ -91,13 +105,18 @@ class Front:
 
     async def drain(self) -> None:
         """Stops consuming, hands back what was not begun, and finishes what was."""
+        self._lookout.close()
         for subscription in self._subscriptions:
             await self._worker.subscriber.drop(subscription)
         for buffer in self._buffers.values():
             while buffer:
                 buffer.popleft().give_back()
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+        while self._tasks or self._unanswered:
+            self._all_answered.clear()
+            if self._tasks:
+                await asyncio.wait(self._tasks)
+            if self._unanswered:
+                await self._all_answered.wait()
 
     def _take(self, buffer: deque[Delivery], delivery: Delivery) -> None:
         buffer.append(delivery)
@@ -109,11 +128,13 @@ class Front:
 
     def _next_batch(self) -> list[Delivery]:
         batch: list[Delivery] = []
-        while len(batch) < _BATCH:
+        size_bytes = 0
+        while len(batch) < _BATCH and size_bytes < _BATCH_BYTES:
             priority = self._turns.next([p for p, buffer in self._buffers.items() if buffer])
             if priority is None:
                 break
             batch.append(self._buffers[priority].popleft())
+            size_bytes += len(batch[-1].body)
         return batch
 
     async def _serve(self, batch: Sequence[Delivery]) -> None:
@@ -130,12 +151,20 @@ class Front:
 
     async def _serve_together(self, batch: Sequence[Delivery]) -> None:
         reads = [self._reader.read(delivery) for delivery in batch]
+        for _, part in groupby(reads, key=_is_withdrawal):  # in order: a cancel is about what came before it
+            await self._serve_alike(list(part))
+
+    async def _serve_alike(self, reads: Sequence[Readable | Withdrawal | Unfit]) -> None:
+        """Requests only, or cancels only."""
+        if withdrawn := [read for read in reads if isinstance(read, Withdrawal)]:
+            await self._cancelling.carry_out(withdrawn)
+            return
         fit = [read for read in reads if isinstance(read, Readable)]
         answers = await self._admit([read.admission for read in fit])
         plans = [self._decide(read, answer) for read, answer in zip(fit, answers, strict=True)]
         plans += [self._refuse(read) for read in reads if isinstance(read, Unfit)]
         self.admitted += len(fit)
-        self._own(self._carry_out(plans))
+        await self._carry_out(plans)
 
     def _own(self, work: Coroutine[Any, Any, object]) -> None:
         task = asyncio.create_task(work, name="front publishes")
@@ -156,16 +185,18 @@ class Front:
         match admitted:
             case Hit(outcome=outcome) as hit:
                 if outcome is None:
-                    return plan  # answered before, and called off: nothing is left to say
+                    return replace(plan, answer=_called_off(read, hit.why))
                 self._tell(EventType.CACHE_HIT, read, why=hit.why)
                 answer = Answer(read.waiter, outcome, _source(read, hit))
                 return replace(plan, answer=answer, settle=_settlement(read, hit))
             case Joined():
                 self._tell(EventType.DEDUPE_JOINED, read)
+                self._watch(read)
                 return plan
             case Lead(leads=leads):
                 if leads == 1:
                     self._tell(EventType.CACHE_MISS, read)
+                self._watch(read)
                 return replace(plan, publish=job_message(self._fleet, self._job(read)))
             case Wait() as wait:
                 self._tell(EventType.RATE_LIMIT, read, limit=wait.limit, until=wait.until)
@@ -178,20 +209,26 @@ class Front:
                 ErrorType.RATE_LIMITED,
                 f"the {wait.limit} lets this request pass in {wait.until - now:.0f} s, after its deadline",
                 retryable=True,
+                retry_after_s=wait.until - now,
             )
             answer = Answer(read.waiter, outcome, None)
             return replace(plan, answer=answer, settle=(read.admission.fingerprint, read.waiter))
+        self._worker.notices.tell(read.waiter, wait.limit, wait.until)
         tier = names.largest_tier_within(min(wait.until, read.waiter.deadline) - now)
         envelope = Envelope(request=read.request, waiter=read.waiter)
         queue = names.requests_queue(read.waiter.priority)
         return replace(plan, publish=parked(tier, queue, envelope.to_bytes(), read.waiter.id))
+
+    def _watch(self, read: Readable) -> None:
+        if read.waiter.tell_waits:
+            self._lookout.watch(read.waiter, self._job(read))
 
     def _job(self, read: Readable) -> Job:
         return Job(
             fingerprint=read.admission.fingerprint,
             request=read.request,
             waiter=read.waiter,
-            route=read.route,
+            route=self._reader.live_first(read.route),
         )
 
     def _refuse(self, unfit: Unfit) -> _Plan:
@@ -215,27 +252,47 @@ class Front:
         )
 
     async def _carry_out(self, plans: Sequence[_Plan]) -> None:
-        await asyncio.gather(
-            self._answer([plan for plan in plans if plan.publish is None]),
-            *(self._moving.send_on(plan.delivery, plan.publish) for plan in plans if plan.publish),
-        )
+        await self._worker.publisher.wait_until_up()
+        for plan in plans:
+            if plan.publish is not None:
+                self._own(self._moving.send_on(plan.delivery, plan.publish))
+            elif plan.answer is not None:
+                self._unanswered += 1
+                self._replies.tell(plan.answer, partial(self._answered, plan))
+            else:
+                plan.delivery.ack()
 
-    async def _answer(self, plans: Sequence[_Plan]) -> None:
-        served = await self._replies.send([plan.answer for plan in plans if plan.answer])
-        keys = {waiter.key for waiter in served}
-        done = [plan for plan in plans if plan.answer is None or plan.answer.waiter.key in keys]
-        try:
-            await self._worker.flights.settle_all(
-                [(plan.settle[0], [plan.settle[1]], False) for plan in done if plan.settle]
-            )
-        except StateAway:
-            done = []  # decided again, and then known to be done
-        for plan in done:
+    def _answered(self, plan: _Plan, served: bool) -> None:
+        self._unanswered -= 1
+        if not served:
+            asyncio.get_running_loop().call_later(AGAIN_S, plan.delivery.give_back)
+        elif plan.settle is None:
             plan.delivery.ack()
-        if len(done) < len(plans):
+        else:
+            self._own(self._settle(plan.delivery, *plan.settle))
+        if not self._unanswered:
+            self._all_answered.set()
+
+    async def _settle(self, delivery: Delivery, fingerprint: str, waiter: Waiter) -> None:
+        try:
+            await self._worker.flights.settle(fingerprint, [waiter])
+        except StateAway:
             await asyncio.sleep(AGAIN_S)
-            for plan in plans:
-                plan.delivery.give_back()
+            delivery.give_back()  # decided again, and then known to be done
+        else:
+            delivery.ack()
+
+
+def _is_withdrawal(read: Readable | Withdrawal | Unfit) -> bool:
+    return isinstance(read, Withdrawal)
+
+
+def _called_off(read: Readable, why: str) -> Answer | None:
+    """What is left to say where nothing is kept; a caller that is gone or was told drops it."""
+    if why == "served" and read.delivery.exchange == names.JOBS:
+        return None  # it was settled while it went round inside
+    message = "a request of this id was called off, or refused, before: ask again under another id"
+    return Answer(read.waiter, error_outcome(ErrorType.CANCELLED, message), None)
 
 
 def _source(read: Readable, hit: Hit) -> Source | None:

@@ -8,9 +8,10 @@ from typing import Final
 from producer_sdk.transport import Delivery, Outgoing, Published
 from topology import names
 from topology.events import EventType
-from topology.messages import Job
+from topology.messages import Candidate, Job
 from topology.names import RetryTier
 from workers.replies import job_message, kept, parked
+from workers.returning import returned
 from workers.worker import Worker
 
 log = logging.getLogger("optimizer.moving")
@@ -43,7 +44,10 @@ class Moving:
 
     async def hand_on(self, delivery: Delivery, job: Job, why: str) -> Executed:
         """To the route's next candidate."""
-        moved = job.at_next_candidate()
+        return await self.send_on(delivery, self.handed_on(job, self.next_of(job), why))
+
+    def handed_on(self, job: Job, moved: Job, why: str) -> Outgoing:
+        """The message that carries the job to another candidate; the event is published soon."""
         self._worker.events.emit(
             EventType.FAILOVER,
             agent=job.waiter.agent,
@@ -53,7 +57,39 @@ class Moving:
             to=moved.candidate.provider,
             why=why,
         )
-        return await self.send_on(delivery, job_message(self._worker.fleet, moved))
+        return job_message(self._worker.fleet, moved)
+
+    def next_of(self, job: Job) -> Job:
+        """Where the job is tried next: elsewhere if something starts there, else where it is, if it does."""
+        moved = self.elsewhere(job)
+        if moved is None:
+            moved = job if self._is_open(job.candidate) else job.at_next_candidate()
+        return moved
+
+    def elsewhere(self, job: Job) -> Job | None:
+        """The job for the nearest other candidate at which something starts; pools that live come first."""
+        places = len(job.route)
+        others = [
+            job.model_copy(update={"position": (job.position + step) % places}) for step in range(1, places)
+        ]
+        open_ = [other for other in others if self._is_open(other.candidate)]
+        return min(open_, key=lambda o: not self._worker.roster.pools(o.candidate.provider), default=None)
+
+    def _is_open(self, candidate: Candidate) -> bool:
+        """Whether the candidate is still on offer, and no operator has paused its provider."""
+        provider = self._worker.fleet.providers.get(candidate.provider)
+        offered = provider is not None and provider.model(candidate.model) is not None
+        return offered and candidate.provider not in self._worker.paused
+
+    async def back_to_entrance(self, delivery: Delivery, job: Job) -> Executed:
+        """To the front, which routes anew or says that nobody can answer.
+
+        By way of a retry tier: a front that does not know the new configuration yet sends it here again.
+        """
+        own, *others = await returned(job, self._worker.flights, RetryTier.FIVE_SECONDS)
+        for message in others:  # at most once: their agents ask again, as they do without us
+            await self._worker.publisher.publish(message)
+        return await self.send_on(delivery, own)
 
     async def park(self, delivery: Delivery, job: Job, seconds: float) -> Executed:
         """To the longest retry tier that is over within `seconds`."""

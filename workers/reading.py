@@ -1,22 +1,28 @@
 """Reading a request as it arrives: who speaks, what is asked, where it can go; or why it cannot."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from broker.flights import Admission
 from producer_sdk.transport import Delivery
 from topology import names
 from topology.errors import ErrorType, Refused
 from topology.fingerprint import fingerprint
-from topology.messages import Candidate, Envelope, Request, Waiter
+from topology.messages import Candidate, Envelope, Job, Request, Waiter
 from topology.names import Priority
 from topology.route import static_route
+from topology.wire import MAX_BODY_BYTES
+from workers.cancelling import Withdrawal, withdrawal_of
 from workers.worker import Worker
+
+_ROUTES_KEPT: Final = 1000
+_UNREADABLE: Final = "\ufffd"
+"""What stands for bytes of a property that are no UTF-8."""
 
 
 @dataclass(frozen=True)
 class Readable:
-    """A request that can be admitted."""
+    """A request that can be admitted. `route` is the static one; who lives is looked at when it leads."""
 
     delivery: Delivery
     request: Request
@@ -40,21 +46,29 @@ class Reader:
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
         self._fleet = worker.fleet
+        self._routes: dict[object, tuple[Candidate, ...]] = {}
 
-    def read(self, delivery: Delivery) -> Readable | Unfit:
+    def read(self, delivery: Delivery) -> Readable | Withdrawal | Unfit:
         """Reads one delivery; whatever is wrong with it is a value."""
         waiter: Waiter | None = None
         try:
             if delivery.exchange == names.JOBS:  # agents cannot publish there: it went round inside
                 envelope = Envelope.from_bytes(delivery.body)
                 request, waiter = envelope.request, envelope.waiter
+                self._in_time(waiter.deadline, self._worker.clock.now())
             else:
                 priority, agent = _speaker(delivery)
+                if delivery.properties.message_type == names.CANCEL_TYPE:
+                    return withdrawal_of(delivery, agent)
                 waiter = self._addressee(delivery, priority, agent)
                 request = Request.from_bytes(delivery.body)
                 waiter = self._waiter(delivery, request, waiter)
             admission = self._admission(request, waiter)
-            route = self._live_first(static_route(self._fleet, request))
+            route = self._route(request)
+            if len(delivery.body) > MAX_BODY_BYTES // 2:
+                _check_size(
+                    Job(fingerprint=admission.fingerprint, request=request, waiter=waiter, route=route)
+                )
         except Refused as refused:
             return Unfit(delivery, waiter, refused)
         return Readable(delivery, request, waiter, route, admission)
@@ -64,7 +78,7 @@ class Reader:
         properties = delivery.properties
         if not properties.correlation_id or not properties.reply_to:
             return None
-        if not names.may_reply_to(agent, properties.reply_to):
+        if not names.may_reply_to(agent, properties.reply_to) or _UNREADABLE in properties.reply_to:
             raise Refused(
                 ErrorType.INVALID_REQUEST,
                 f"reply_to: {properties.reply_to!r} is not a queue of agent {agent!r}; "
@@ -97,6 +111,18 @@ class Reader:
             )
         now, section = sender.queued_at, self._fleet.fleet
         deadline = request.deadline or now + section.timeout_s
+        self._in_time(deadline, now)
+        return sender.model_copy(
+            update={
+                "deadline": min(deadline, now + section.max_deadline_s),
+                "stream": request.stream,
+                "durable": request.durable,
+                "tell_waits": request.tell_waits,
+            }
+        )
+
+    @staticmethod
+    def _in_time(deadline: float, now: float) -> None:
         if deadline <= now:
             raise Refused(
                 ErrorType.DEADLINE_EXCEEDED,
@@ -104,13 +130,6 @@ class Reader:
                 "or set this machine's clock",
                 retryable=True,
             )
-        return sender.model_copy(
-            update={
-                "deadline": min(deadline, now + section.max_deadline_s),
-                "stream": request.stream,
-                "durable": request.durable,
-            }
-        )
 
     def _admission(self, request: Request, waiter: Waiter) -> Admission:
         max_age_s, keep_s = self._fleet.cache.freshness(request)
@@ -129,11 +148,38 @@ class Reader:
             if rate is not None
         )
 
-    def _live_first(self, route: tuple[Candidate, ...]) -> tuple[Candidate, ...]:
-        """Pools with a heartbeat before those without; a job for a dead one waits in its queue."""
-        if not self._worker.roster.knows_anyone():
+    def _route(self, request: Request) -> tuple[Candidate, ...]:
+        """The static route: the same for all requests that ask for the same model on the same terms."""
+        if request.constraints.max_cost_usd is not None:  # depends on the size of the prompt
+            return static_route(self._fleet, request)
+        key = (request.operation, request.model, request.task, request.constraints)
+        route = self._routes.get(key)
+        if route is None:
+            if len(self._routes) >= _ROUTES_KEPT:
+                self._routes.clear()
+            route = self._routes[key] = static_route(self._fleet, request)
+        return route
+
+    def live_first(self, route: tuple[Candidate, ...]) -> tuple[Candidate, ...]:
+        """Pools with a heartbeat before those without, and paused providers last.
+
+        A job for a dead or a paused one waits in its queue.
+        """
+        paused, roster = self._worker.paused, self._worker.roster
+        anyone = roster.knows_anyone()
+        if not anyone and not paused:
             return route
-        return tuple(sorted(route, key=lambda c: not self._worker.roster.pools(c.provider)))
+        return tuple(
+            sorted(route, key=lambda c: (c.provider in paused, anyone and not roster.pools(c.provider)))
+        )
+
+
+def _check_size(job: Job) -> None:
+    """A number of five bytes may take nine when it is packed again."""
+    try:
+        job.to_bytes()
+    except Refused as refused:
+        raise Refused(ErrorType.INVALID_REQUEST, f"request: it grows inside ({refused.message})") from None
 
 
 def _speaker(delivery: Delivery) -> tuple[Priority, str]:

@@ -1,11 +1,11 @@
 """Sending what is left when a decision has been made: replies, jobs, messages to a retry tier."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from producer_sdk.transport import Outgoing, Published, Publisher
+from producer_sdk.transport import PUBLISH_TIMEOUT_S, Outgoing, Published, Publisher
 from topology import names
 from topology.errors import ErrorType, Refused
 from topology.events import EventType
@@ -40,25 +40,36 @@ class Replies:
         served: list[Waiter] = []
         for start in range(0, len(answers), _AT_ONCE):
             part = answers[start : start + _AT_ONCE]
-            outcomes = await asyncio.gather(*(self._send(answer) for answer in part))
+            outcomes = await asyncio.gather(*(self._sent(answer) for answer in part))
             served += [a.waiter for a, done in zip(part, outcomes, strict=True) if done]
         return served
 
-    async def _send(self, answer: Answer) -> bool:
+    async def _sent(self, answer: Answer) -> bool:
+        await self._publisher.wait_until_up(PUBLISH_TIMEOUT_S)
+        served: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self.tell(answer, lambda done: None if served.done() else served.set_result(done))
+        return await served
+
+    def tell(self, answer: Answer, then: Callable[[bool], None]) -> None:
+        """Replies to one; `then` is told, once, whether that waiter is served."""
         waiter = answer.waiter
-        reply = _reply(answer, self._clock.now())
         if waiter.reply_to is None:
-            return True
+            then(True)
+            return
+        reply = _reply(answer, self._clock.now())
         try:
             body = reply.to_bytes()
         except Refused as refused:  # over 8 MiB: it would close the channel for everybody
             too_large = Outcome(status="error", error=report_of(refused))
             reply = _reply(Answer(waiter, too_large, None), self._clock.now())
             body = reply.to_bytes()
-        outcome = await self._publisher.publish(Outgoing("", waiter.reply_to, body, correlation_id=waiter.id))
-        if outcome is Published.CONFIRMED:
-            self._tell(waiter, reply)
-        return outcome in {Published.CONFIRMED, Published.RETURNED}
+
+        def published(outcome: Published) -> None:
+            if outcome is Published.CONFIRMED:
+                self._tell(waiter, reply)
+            then(outcome in {Published.CONFIRMED, Published.RETURNED})
+
+        self._publisher.send(Outgoing("", waiter.reply_to, body, correlation_id=waiter.id), published)
 
     def _tell(self, waiter: Waiter, reply: Reply) -> None:
         common = {"agent": waiter.agent, "request_id": waiter.id, "priority": waiter.priority.value}
@@ -110,10 +121,10 @@ def report_of(refused: Refused) -> ErrorReport:
 
 
 def error_outcome(
-    type_: ErrorType, message: str, *, retryable: bool = False, status: int | None = None
+    type_: ErrorType, message: str, *, retryable: bool = False, retry_after_s: float | None = None
 ) -> Outcome:
     """An outcome that is an error."""
-    report = ErrorReport(type=type_, message=message, retryable=retryable, provider_status=status)
+    report = ErrorReport(type=type_, message=message, retryable=retryable, retry_after_s=retry_after_s)
     return Outcome(status="error", error=report)
 
 

@@ -15,12 +15,15 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from broker.controls import Controls, PauseMode
 from broker.flights import RENEW_EVERY_S, Flights, StateAway
+from producer_sdk.roster import BEAT_S, Roster
 from producer_sdk.transport import Publisher, Subscriber
 from topology.events import EventType
 from topology.fleet import Fleet
 from workers.events import Clock, Events
-from workers.roster import BEAT_S, Roster
+from workers.notices import Notices
+from workers.underway import Underway
 
 log = logging.getLogger("optimizer.worker")
 
@@ -32,9 +35,16 @@ class Worker:
     """One worker process, whatever its roles.
 
     Attributes:
-        id: New for each process, so that no successor is mistaken for its predecessor.
+        id: Roles, host and a random part; new for each process, so that no successor is mistaken for its
+            predecessor. Its connections carry it as their name.
+        fleet: The configuration. A reload puts another one here: what is to see it reads it here each time.
+        roles: What it is now.
+        paused: The providers that operators have paused, as far as this worker has heard.
+        underway: The calls of all its pools.
+        notices: What callers are told of their waiting.
         on_lost: Called when deliveries that are held are ours no longer.
         on_roster: Called when a worker of the fleet appears or leaves.
+        on_control: Called when `paused` or `fleet` has changed.
         reports: What each role adds to the heartbeat.
     """
 
@@ -43,14 +53,22 @@ class Worker:
     publisher: Publisher
     subscriber: Subscriber
     flights: Flights
+    controls: Controls
     clock: Clock
     events: Events
     roster: Roster
     roles: tuple[str, ...]
+    paused: Mapping[str, PauseMode] = field(default_factory=dict)
+    underway: Underway = field(default_factory=Underway)
     on_lost: list[Callable[[], None]] = field(default_factory=list)
     on_roster: list[Callable[[], None]] = field(default_factory=list)
+    on_control: list[Callable[[], None]] = field(default_factory=list)
     reports: list[Callable[[], Mapping[str, Any]]] = field(default_factory=list)
+    notices: Notices = field(init=False)
     _redis_back_at: float | None = field(default=-math.inf, init=False)
+
+    def __post_init__(self) -> None:
+        self.notices = Notices(self.publisher, self.clock)
 
     def redis_failed(self) -> None:
         """Redis did not answer."""
@@ -80,7 +98,8 @@ class Worker:
         pools: dict[str, Any] = {}
         for report in self.reports:
             facts = dict(report())
-            pools |= facts.pop("providers", {})
+            for provider, pool in facts.pop("providers", {}).items():
+                pools[provider] = _together(pools[provider], pool) if provider in pools else pool
             fields |= facts
         self.events.emit(
             EventType.WORKER_HEALTH,
@@ -91,6 +110,17 @@ class Worker:
             providers=pools,
             **fields,
         )
+
+
+def _together(one: Mapping[str, Any], other: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Two pools for one provider, while the calls of the one that was replaced still run."""
+    return {
+        **one,
+        **{name: one[name] + other[name] for name in ("running", "slots", "waiting")},
+        "lanes": sorted({*one["lanes"], *other["lanes"]}),
+        "closed": {**one["closed"], **other["closed"]},
+        "drained": one["drained"] and other["drained"],
+    }
 
 
 @asynccontextmanager
@@ -105,7 +135,7 @@ async def open_worker(
 
     Waits until Redis has told the time; RabbitMQ may still be away.
     """
-    id_ = f"{'-'.join(role.replace(':', '-') for role in roles)[:40]}-{secrets.token_hex(4)}"
+    id_ = _new_id(roles)
     on_lost: list[Callable[[], None]] = []
     on_roster: list[Callable[[], None]] = []
     async with AsyncExitStack() as stack:
@@ -130,9 +160,16 @@ async def open_worker(
         await roster.listen(subscriber)
         yield Worker(
             id=id_, fleet=fleet, publisher=publisher, subscriber=subscriber, flights=flights,
-            clock=clock, events=events, roster=roster, roles=roles, on_lost=on_lost,
-            on_roster=on_roster,
+            controls=Controls(redis, flights.prefix), clock=clock, events=events, roster=roster,
+            roles=roles, on_lost=on_lost, on_roster=on_roster,
         )  # fmt: skip
+
+
+def _new_id(roles: tuple[str, ...]) -> str:
+    """Tells people which replica it is: a container's host name is what `docker ps` shows."""
+    what = "-".join(role.replace(":", "-") for role in roles)[:40]
+    host = socket.gethostname().partition(".")[0][:32]
+    return f"{what}-{host}-{secrets.token_hex(4)}"
 
 
 async def _set(clock: Clock, flights: Flights) -> None:

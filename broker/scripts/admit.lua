@@ -5,7 +5,7 @@
 --       may be; 0 takes none), keep_s (how long its own answer is fresh), backoff_s, longest_backoff_s,
 --       limits: [{key, amount, window_s, name}] of the agent and the fleet, in that order
 -- Returns one of
---   hit, why (served|known|fresh), outcome ('' when nothing is kept), payer
+--   hit, why (served|known|fresh|called_off), outcome ('' when nothing is kept), payer
 --   joined
 --   lead, leads so far
 --   wait, instant, booked (1) or behind the deadline (0), limit
@@ -30,6 +30,10 @@ if f.state == 'done' and redis.call('HEXISTS', WAITERS, a.key) == 1 then
 end
 if f.fresh_until and now < f.fresh_until and now - f.done_at < a.max_age_s then
   return hit('fresh')
+end
+
+if not enlist(a.key, a.deadline) then
+  return {'hit', 'called_off', '', ''}
 end
 
 -- From here it waits. The address is overwritten: it may have moved.

@@ -3,7 +3,7 @@
 -- KEYS  flight, waiters, served
 -- ARGV  msgpack map: key, waiter, deadline (the job's own waiter), worker, token, lease_s, max_spends,
 --       call (msgpack, what a later claimant needs to report this one as doubtful), permit_key,
---       limits: shared ones, closed: [key], used_key,
+--       limits: shared ones, closed: [key], paused: [hash, field] or [], used_key,
 --       accounts: [{name, limits, keys: [{closed: [key]}], closed: [key]}]
 -- Returns one of
 --   expired                               nobody waits any more; the flight ends here
@@ -11,8 +11,10 @@
 --   own, token                            this process runs it, or a claim of its own got lost on the way
 --   busy, instant                         somebody else runs it, his lease ends then
 --   spent, spends, started, doubtful call or ''   max_spends is used up; the claim is for committing that
---   later, instant, limit                 permits are refused until then
+--   later, instant, limit, waiter...      permits are refused until then; these want to know
 --   run, account, key index, started, attempt, latest deadline, doubtful call or ''
+
+local PAUSED_POLL_S = 0.4
 
 local a = cmsgpack.unpack(ARGV[1])
 local now = clock()
@@ -54,6 +56,12 @@ if (f.spends or 0) >= a.max_spends then
     'lease_until', text(now + a.lease_s), 'started', text(now))
   redis.call('HDEL', FLIGHT, 'call')
   return {'spent', tostring(f.spends), text(now), doubtful}
+end
+
+-- Nothing starts at a paused provider, whatever a worker has heard: it asks again soon, since nobody knows
+-- when an operator resumes.
+if a.paused[1] and redis.call('HEXISTS', a.paused[1], a.paused[2]) == 1 then
+  return append_waiters_who('tell_waits', {'later', text(now + PAUSED_POLL_S), 'paused'})
 end
 
 local function closed_until(keys, wait, name)
@@ -101,7 +109,7 @@ if not chosen and (not wait or soonest > wait) then
   wait, name = soonest, soonest_name
 end
 if wait then
-  return {'later', text(wait), name}
+  return append_waiters_who('tell_waits', {'later', text(wait), name})
 end
 
 local limits = {}

@@ -8,9 +8,11 @@
 --                 outcome, status, done_at, fresh_until, result_token, events, keep_s, keep_until
 -- waiters  hash   waiter key -> waiter (msgpack), those who have no answer yet
 -- served   zset   waiter key -> the instant after which nobody can ask again
+-- request:<waiter key>   text   the fingerprint of the flight it waits for; '' when it was called off
 
 local FLIGHT, WAITERS, SERVED = KEYS[1], KEYS[2], KEYS[3]
 local GRACE = 60 -- a record outlives the latest deadline of its waiters by this
+local CALLED_OFF_S = 300 -- for how long a cancel that came before its request is remembered
 
 local function clock()
   local time = redis.call('TIME')
@@ -52,12 +54,33 @@ local function keep_until(instant)
   redis.call('EXPIREAT', SERVED, second)
 end
 
--- A waiter that the record does not know is written down, unless it was served.
+-- Where a request's flight is found by those who know only its id, and the flight's fingerprint.
+local function request_key(key)
+  local prefix, fingerprint = string.match(FLIGHT, '^(.*)flight:(.*)$')
+  return prefix .. 'request:' .. key, fingerprint
+end
+
+-- Writes down which flight a request waits for. False when it was called off before: its cancel overtook
+-- it, or came while Redis had forgotten it.
+local function enlist(key, deadline)
+  local name, fingerprint = request_key(key)
+  local before = redis.call('SET', name, fingerprint, 'GET', 'EXAT', math.ceil(deadline + GRACE))
+  if before ~= '' then
+    return true
+  end
+  redis.call('SET', name, '', 'EX', CALLED_OFF_S)
+  return false
+end
+
+-- A waiter that the record does not know is written down, unless it was served or called off.
 local function remember(key, waiter, deadline)
   if redis.call('ZSCORE', SERVED, key) then
     return
   end
-  redis.call('HSETNX', WAITERS, key, waiter)
+  if redis.call('HSETNX', WAITERS, key, waiter) == 1 and not enlist(key, deadline) then
+    redis.call('HDEL', WAITERS, key)
+    redis.call('ZADD', SERVED, text(deadline + GRACE), key)
+  end
   keep_until(deadline + GRACE)
 end
 
@@ -76,6 +99,16 @@ end
 local function append_waiters(answer)
   for _, packed in ipairs(redis.call('HVALS', WAITERS)) do
     answer[#answer + 1] = packed
+  end
+  return answer
+end
+
+-- Those of them who said so: `wish` is stream or tell_waits.
+local function append_waiters_who(wish, answer)
+  for _, packed in ipairs(redis.call('HVALS', WAITERS)) do
+    if cmsgpack.unpack(packed)[wish] then
+      answer[#answer + 1] = packed
+    end
   end
   return answer
 end

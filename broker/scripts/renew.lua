@@ -5,7 +5,7 @@
 --       leases: [key]
 -- Returns one of
 --   mine, stream waiter...   also when Redis had forgotten the claim and it was written back
---   unwanted                 the last waiter has called it off
+--   unwanted                 the last waiter has called it off; the claim ends here, its leases with `release`
 --   lost                     somebody else runs it now, or it is finished
 
 local a = cmsgpack.unpack(ARGV[1])
@@ -28,14 +28,11 @@ redis.call('HSET', FLIGHT, 'lease_until', text(now + a.lease_s))
 -- A call that outlasts every deadline keeps its record: its result must find it.
 keep_until(now + a.lease_s + GRACE)
 
-local packed = redis.call('HVALS', WAITERS)
-if #packed == 0 then
+if redis.call('HLEN', WAITERS) == 0 then
+  -- A newcomer leads a flight of its own now, and joins no call that is being cut. The leases stay until
+  -- it is cut: the provider counts it until then.
+  redis.call('HSET', FLIGHT, 'state', 'ended')
+  redis.call('HDEL', FLIGHT, 'token', 'worker', 'lease_until', 'call')
   return {'unwanted'}
 end
-local answer = {'mine'}
-for _, waiter in ipairs(packed) do
-  if cmsgpack.unpack(waiter).stream then
-    answer[#answer + 1] = waiter
-  end
-end
-return answer
+return append_waiters_who('stream', {'mine'})

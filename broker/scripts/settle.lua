@@ -10,6 +10,7 @@ local now = clock()
 local latest = 0
 for _, waiter in ipairs(a.waiters) do
   redis.call('HDEL', WAITERS, waiter.key)
+  redis.call('DEL', (request_key(waiter.key)))
   redis.call('ZADD', SERVED, text(math.max(waiter.deadline, now) + GRACE), waiter.key)
   latest = math.max(latest, waiter.deadline, now)
 end

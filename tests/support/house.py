@@ -76,6 +76,7 @@ class House:
                 run_roles(
                     roles, fleet, self.amqp_url, self.redis_url,
                     stop=stop, prefix=self.prefix, on_ready=ready.set,
+                    load=lambda: load_fleet(self.folder / "fleet.toml", self.environ),
                 )
             )  # fmt: skip
             waiting = asyncio.create_task(ready.wait())

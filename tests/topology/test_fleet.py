@@ -28,6 +28,14 @@ def test_a_provider_is_named_by_its_table() -> None:
     assert fleet.providers["groq"].name == "groq"
 
 
+def test_no_two_keys_make_one_account_however_much_their_origins_are_alike() -> None:
+    folder = "file:/var/lib/the-optimizer-of-the-whole-fleet/secrets/of/this/one/provider"
+    owners = provider(api_keys=["env:KEY", "env:key", f"{folder}/a", f"{folder}/b"]).quota_owners
+
+    assert len({account.name for account in owners}) == 4
+    assert max(len(account.name) for account in owners) <= 64
+
+
 def test_each_key_without_an_account_is_an_account_of_its_own() -> None:
     owners = provider(
         api_keys=["env:KEY_A", "file:/run/secrets/key.b"],

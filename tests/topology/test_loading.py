@@ -142,6 +142,15 @@ def test_secrets_are_left_alone_where_nobody_calls_providers(tmp_path: Path) -> 
     assert (key.origin, key.secret) == ("env:GROQ_API_KEY", None)
 
 
+def test_a_worker_needs_the_keys_of_the_providers_it_calls_and_no_others(tmp_path: Path) -> None:
+    path = tmp_path / "fleet.toml"
+    path.write_text(GROQ + "[providers.openrouter]\n", "utf-8")
+
+    fleet = load_fleet(path, {"GROQ_API_KEY": SECRET}, secrets={"groq"})
+
+    assert [key.secret is None for p in fleet.providers.values() for key in p.api_keys] == [False, True]
+
+
 @pytest.mark.parametrize(
     "table",
     [

@@ -1,0 +1,43 @@
+"""What one process is calling right now, whichever of its pools runs the call."""
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from producer_sdk.transport import Delivery
+
+
+@dataclass
+class Running:
+    """A call in this process, with every delivery of its job: the broker may hand it out again meanwhile.
+
+    `executed` is what it came to, for all of them: an `Executed` of `workers.moving`. `hurry` has its claim
+    renewed at once: somebody knows that nobody wants it any more.
+    """
+
+    deliveries: list[Delivery] = field(default_factory=list)
+    hurry: asyncio.Event = field(default_factory=asyncio.Event)
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    executed: Any = None
+
+
+@dataclass
+class Underway:
+    """The calls of a process, by flight.
+
+    One for all its pools: Redis knows claims by the worker, so a pool that is told `own` must find the call
+    also where another pool runs it, or the one that it has replaced.
+
+    Attributes:
+        running: Calls that were begun.
+        claiming: How many claims of a flight are on their way.
+    """
+
+    running: dict[str, Running] = field(default_factory=dict)
+    claiming: Counter[str] = field(default_factory=Counter)
+
+    def renew_now(self, flight: str | None) -> None:
+        """Has the claim of a flight renewed at once, if this process runs its call."""
+        if call := self.running.get(flight or ""):
+            call.hurry.set()
