@@ -8,15 +8,23 @@ from redis import Redis
 
 from sandbox.nodes import Brokers
 from sandbox.simulator import Settings, SimulatorProcess
-from tests.support.brokers import test_brokers
+from tests.support.brokers import test_brokers, versions
 from tests.support.house import House, create_vhost, delete_vhost
+
+_TESTED_ON = pytest.StashKey[str]()
 
 
 @pytest.fixture(scope="session")
-def brokers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Brokers]:
+def brokers(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[Brokers]:
     """A real RabbitMQ and a real Redis. Where there are none, this fails; nothing is ever skipped."""
     with test_brokers(tmp_path_factory.mktemp("brokers")) as found:
+        pytestconfig.stash[_TESTED_ON] = versions(found)
         yield found
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if tested_on := config.stash.get(_TESTED_ON, None):
+        terminalreporter.write_line(f"brokers: {tested_on}")
 
 
 @pytest.fixture

@@ -63,7 +63,8 @@ def find_brokers(
         folder: Home of private nodes and of the lock; data stay here from one run to the next.
         environ: Where the variables are read, and ``PATH`` for ``docker``.
         say: Is told in one line what starts, for people.
-        compose_file: Has services ``rabbitmq`` and ``redis`` on their usual ports of 127.0.0.1;
+        compose_file: Has services ``rabbitmq`` and ``redis`` on 127.0.0.1, on their usual ports or
+            those of ``OPTIMIZER_AMQP_PORT``, ``OPTIMIZER_MANAGEMENT_PORT``, ``OPTIMIZER_REDIS_PORT``;
             ``None`` or a file that does not exist leaves Docker out.
         fresh: Deletes what private nodes kept in ``folder`` first.
 
@@ -83,12 +84,7 @@ def find_brokers(
         elif not amqp_url and not redis_url and (file := _compose(compose_file, environ)):
             say("starting RabbitMQ and Redis with Docker")
             stack.enter_context(services_up(file, environ))
-            yield Brokers(
-                "amqp://guest:guest@127.0.0.1:5672/",
-                "redis://127.0.0.1:6379/0",
-                "http://guest:guest@127.0.0.1:15672",
-                "docker",
-            )
+            yield _published(environ)
         else:
             yield stack.enter_context(_private(folder, environ, amqp_url, redis_url, say))
 
@@ -106,6 +102,20 @@ def _compose(compose_file: Path | None, environ: Mapping[str, str]) -> Path | No
         reason = "OPTIMIZER_BROKERS is docker, but no engine answers or there is no compose file"
         raise NoBroker(_WHAT_TO_DO.format(reason=reason))
     return None
+
+
+def _published(environ: Mapping[str, str]) -> Brokers:
+    """Where the compose file publishes them, by the variables that it reads as well."""
+    amqp, redis, management = (
+        environ.get(f"OPTIMIZER_{name}_PORT") or usual
+        for name, usual in (("AMQP", "5672"), ("REDIS", "6379"), ("MANAGEMENT", "15672"))
+    )
+    return Brokers(
+        amqp_url=f"amqp://guest:guest@127.0.0.1:{amqp}/",
+        redis_url=f"redis://127.0.0.1:{redis}/0",
+        management_url=f"http://guest:guest@127.0.0.1:{management}",
+        origin="docker",
+    )
 
 
 @contextmanager

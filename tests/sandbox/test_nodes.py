@@ -190,6 +190,16 @@ def test_docker_comes_second_and_what_ran_before_stays(tmp_path: Path, docker: d
     ]
 
 
+def test_docker_is_looked_for_where_compose_was_told_to_publish(
+    tmp_path: Path, docker: dict[str, str]
+) -> None:
+    docker |= {"OPTIMIZER_AMQP_PORT": "25672", "OPTIMIZER_REDIS_PORT": "26379"}
+    with find_brokers(tmp_path, docker, say=ignore, compose_file=compose(tmp_path)) as found:
+        assert found.amqp_url == "amqp://guest:guest@127.0.0.1:25672/"
+        assert found.redis_url == "redis://127.0.0.1:26379/0"
+        assert found.management_url == "http://guest:guest@127.0.0.1:15672"
+
+
 @pytest.mark.parametrize("why_not", ["no compose file", "forced private", "no engine"])
 def test_without_docker_and_servers_one_text_says_what_to_do(
     tmp_path: Path, docker: dict[str, str], nothing_installed: None, why_not: str

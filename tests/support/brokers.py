@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
+from redis import Redis
+
 from sandbox.nodes import Brokers, find_brokers
 
 
@@ -47,6 +50,14 @@ def _containers() -> Iterator[Brokers]:
             f"http://guest:guest@{host}:{rabbit.get_exposed_port(15672)}",
             "docker",
         )
+
+
+def versions(brokers: Brokers) -> str:
+    """What they are, for the last lines of a test run."""
+    overview = httpx.get(f"{brokers.management_url}/api/overview", timeout=30).raise_for_status().json()
+    with Redis.from_url(brokers.redis_url) as redis:
+        redis_version = redis.info("server")["redis_version"]
+    return f"{brokers.origin}, RabbitMQ {overview['rabbitmq_version']}, Redis {redis_version}"
 
 
 def _docker_answers() -> bool:

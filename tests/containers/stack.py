@@ -1,0 +1,118 @@
+"""The fleet of compose.yaml, under a project name and on ports of its own, beside whatever else runs."""
+
+import asyncio
+import json
+import os
+import secrets
+import socket
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+ROOT = Path(__file__).parents[2]
+PORTS = ("AMQP", "MANAGEMENT", "REDIS", "GATEWAY", "SIMULATOR")
+
+
+class Stack:
+    def __init__(self) -> None:
+        self.project = f"optimizer-test-{secrets.token_hex(4)}"
+        self._ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
+        self._environ = {
+            "OPTIMIZER_IMAGE": self.project,
+            **{f"OPTIMIZER_{name}_PORT": str(port) for name, port in self._ports.items()},
+        }
+
+    @property
+    def amqp_url(self) -> str:
+        return f"amqp://guest:guest@127.0.0.1:{self._ports['AMQP']}/"
+
+    @property
+    def gateway_url(self) -> str:
+        return f"http://127.0.0.1:{self._ports['GATEWAY']}"
+
+    def compose(self, *arguments: str, environ: Mapping[str, str] | None = None) -> str:
+        """Runs docker compose; what it says is the error when it fails."""
+        # --env-file: a .env of whoever runs the tests is theirs, keys and all.
+        ours = ("--env-file", os.devnull, "-p", self.project, "-f", str(ROOT / "compose.yaml"))
+        return self._docker("compose", *ours, *arguments, environ=environ)
+
+    def up(self, *arguments: str, replicas: int = 3, environ: Mapping[str, str] | None = None) -> None:
+        """Makes what runs be so many replicas, and leaves alone what is so already."""
+        self.compose(*arguments, "up", "-d", "--scale", f"backend-simulated={replicas}", environ=environ)
+
+    async def scale(self, replicas: int) -> None:
+        """Waits until the replicas that leave have drained."""
+        await asyncio.to_thread(self.up, replicas=replicas)
+
+    def containers(self, service: str | None = None) -> list[dict[str, Any]]:
+        """What the engine says of each container, those that have ended included."""
+        named = () if service is None else (service,)
+        ids = self.compose("ps", "--all", "--quiet", *named).split()
+        found: list[dict[str, Any]] = json.loads(self._docker("inspect", *ids)) if ids else []
+        return found
+
+    def down(self) -> None:
+        self.compose("--profile", "*", "down", "--volumes", "--remove-orphans")
+        subprocess.run(["docker", "image", "rm", self.project], capture_output=True, check=False)  # noqa: S607
+
+    def management(self, path: str) -> Any:
+        return self._get("MANAGEMENT", f"/api/{path}", auth=("guest", "guest"))
+
+    def summary(self) -> Any:
+        """The simulated provider's ledger in figures."""
+        return self._get("SIMULATOR", "/_simulator/summary")
+
+    def simulate(self, **settings: object) -> None:
+        """Empties the ledger and changes the provider."""
+        admin = f"http://127.0.0.1:{self._ports['SIMULATOR']}/_simulator"
+        httpx.post(f"{admin}/reset").raise_for_status()
+        httpx.patch(f"{admin}/settings", json=settings).raise_for_status()
+
+    def _get(self, port: str, path: str, **options: Any) -> Any:
+        answer = httpx.get(f"http://127.0.0.1:{self._ports[port]}{path}", **options)
+        return answer.raise_for_status().json()
+
+    def _docker(self, *arguments: str, environ: Mapping[str, str] | None = None) -> str:
+        done = subprocess.run(
+            ["docker", *arguments],  # noqa: S607
+            env={**os.environ, **self._environ, **(environ or {})},
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, f"docker {' '.join(arguments)}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+
+@contextmanager
+def running_stack() -> Iterator[Stack]:
+    """Built and up with three replicas; gone at the end, volumes and all."""
+    stack = Stack()
+    try:
+        stack.compose("build")
+        stack.up()
+        yield stack
+    except AssertionError as error:
+        error.add_note(stack.compose("logs", "--tail", "30"))
+        raise
+    finally:
+        stack.down()
+
+
+def free_ports(count: int) -> list[int]:
+    with ExitStack() as held:  # all at once, so that none comes twice
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+def short_id(container: dict[str, Any]) -> str:
+    """As `docker ps` shows it, and as the container knows itself: its host name."""
+    return str(container["Id"])[:12]
+
+
+def health(container: dict[str, Any]) -> str:
+    return str(container["State"].get("Health", {}).get("Status", "none"))
