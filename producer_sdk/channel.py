@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Final
 
 import aiormq
 from aiormq.abc import DeliveredMessage
-from pamqp.body import ContentBody
 from pamqp.commands import Basic
 from pamqp.frame import marshal
-from pamqp.header import ContentHeader
+
+from producer_sdk.outgoing import Outgoing, ack_frame
 
 if TYPE_CHECKING:
     from aiormq.abc import AbstractConnection
@@ -56,35 +56,21 @@ class LeanChannel(aiormq.Channel):
         self._batch: _Batch | None = None
         self._putting: set[asyncio.Task[None]] = set()
 
-    def send(
-        self,
-        exchange: str,
-        routing_key: str,
-        body: bytes,
-        properties: Basic.Properties,
-        *,
-        mandatory: bool,
-        on_confirmed: OnConfirmed,
-    ) -> int:
+    def send(self, message: Outgoing, on_confirmed: OnConfirmed) -> int:
         """Publishes; `on_confirmed` is called with the broker's word, unless the channel closes before.
 
         Returns:
             The delivery tag, by which `forget` drops the interest in that word.
+
+        Raises:
+            ValueError: It cannot be packed; nothing of it was sent.
         """
         tag = self._sent + 1
         # A returned message is known by this id: new for each transmission, and the tag is in it.
-        properties.message_id = f"{id(self):x}-{tag}"
-        # All of it, before a byte goes out: what cannot be packed must not leave half a message behind.
-        frames = [
-            marshal(Basic.Publish(0, exchange, routing_key, mandatory), self.number),
-            marshal(ContentHeader(0, len(body), properties), self.number),
-        ]
+        frames = message.frames(self.number, f"{id(self):x}-{tag}", self._largest_frame)
         self._sent = tag
         self._unconfirmed[tag] = on_confirmed
-        for frame in frames:
-            self._write(frame)
-        for start in range(0, len(body), self._largest_frame):
-            self._write(marshal(ContentBody(body[start : start + self._largest_frame]), self.number))
+        self._write(frames)
         return tag
 
     def forget(self, tag: int) -> None:
@@ -93,7 +79,7 @@ class LeanChannel(aiormq.Channel):
 
     def acknowledge(self, tag: int) -> None:
         """Acknowledges one delivery."""
-        self._write(marshal(Basic.Ack(tag), self.number))
+        self._write(ack_frame(self.number, tag))
 
     def give_back(self, tag: int) -> None:
         """Has one delivery handed out again."""

@@ -8,11 +8,11 @@ came is reported as `LOST`, and whoever published decides.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import Any, Final
+from typing import Final
 
 import aiormq
 from aiormq import Channel
@@ -20,8 +20,11 @@ from aiormq.abc import DeliveredMessage
 from pamqp.commands import Basic
 
 from producer_sdk.channel import Confirmed, LeanChannel
+from producer_sdk.outgoing import Outgoing
 from producer_sdk.supervision import AWAY, Supervised
-from topology.wire import CONTENT_TYPE, MAX_MESSAGE_BYTES
+from topology.wire import MAX_MESSAGE_BYTES
+
+__all__ = ["Delivery", "OnPublished", "Outgoing", "Published", "Publisher", "Subscriber", "Subscription"]
 
 log = logging.getLogger("optimizer.transport")
 
@@ -42,40 +45,6 @@ class Published(Enum):
     """The channel was closed since an exchange is missing; perhaps not the one of this message."""
     LOST = auto()
     """Nobody knows: the connection was lost, or no confirm came in time."""
-
-
-@dataclass(frozen=True)
-class Outgoing:
-    """A message to publish.
-
-    Attributes:
-        correlation_id: The request's id, stable over retransmissions.
-        mandatory: Whether a message that no queue takes is `RETURNED`.
-        type: What kind of message it is, where a queue holds several.
-    """
-
-    exchange: str
-    routing_key: str
-    body: bytes
-    correlation_id: str | None = None
-    reply_to: str | None = None
-    app_id: str | None = None
-    persistent: bool = True
-    mandatory: bool = True
-    headers: Mapping[str, Any] | None = None
-    type: str | None = None
-
-    def properties(self) -> Basic.Properties:
-        """The AMQP properties; the channel adds a `message_id` that is new for each transmission."""
-        return Basic.Properties(
-            correlation_id=self.correlation_id,
-            reply_to=self.reply_to,
-            app_id=self.app_id,
-            message_type=self.type,
-            content_type=CONTENT_TYPE,
-            delivery_mode=2 if self.persistent else 1,
-            headers=dict(self.headers) if self.headers else None,
-        )
 
 
 OnPublished = Callable[[Published], None]
@@ -118,14 +87,7 @@ class Publisher(Supervised):
             if self._waiting.pop(tag, None):
                 told(_WORDS[word])
 
-        tag = channel.send(
-            message.exchange,
-            message.routing_key,
-            message.body,
-            message.properties(),
-            mandatory=message.mandatory,
-            on_confirmed=on_confirmed,
-        )
+        tag = channel.send(message, on_confirmed)
         self._waiting[tag] = (loop.time() + timeout, told)
         if self._timer is None:
             self._timer = loop.call_later(_SWEEP_S, self._sweep)

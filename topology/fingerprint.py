@@ -38,18 +38,16 @@ def fingerprint(request: Request) -> str:
 
 def _without_order(constraints: Constraints) -> dict[str, Any]:
     """Names in a list of demands mean the same in any order."""
-    values = constraints.model_dump()
+    values = constraints.__dict__
     return {k: sorted(set(v)) if isinstance(v, tuple) else v for k, v in values.items()}
 
 
 def _canonical(value: Any) -> Any:
     """Without nulls in maps, and with 1.0 as 1: differences that no provider sees."""
-    match value:
-        case dict():
-            return {str(k): _canonical(v) for k, v in value.items() if v is not None}
-        case list() | tuple():
-            return [_canonical(item) for item in value]
-        case float() if value.is_integer():
-            return int(value)
-        case _:
-            return value
+    if type(value) is str:  # by far the most
+        return value
+    if isinstance(value, dict):
+        return {str(k): _canonical(v) for k, v in value.items() if v is not None}
+    if isinstance(value, (list, tuple)):
+        return [_canonical(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
