@@ -33,8 +33,24 @@ demo: setup ## 28 agents through a real RabbitMQ, a real Redis and real HTTP (WO
 		$(if $(TRACE),--trace $(TRACE)) $(if $(PROVIDER),--provider $(PROVIDER))
 
 .PHONY: test
-test: setup ## All tests, against a real RabbitMQ and a real Redis
-	@$(BIN)/python -m pytest $(ARGS)
+test: setup ## All tests, against a real RabbitMQ and a real Redis; three processes, each with its own
+	@$(BIN)/python -m pytest $(or $(ARGS),-n 3 --dist worksteal)
+
+.PHONY: test-matrix
+test-matrix: setup ## The tests on this machine's RabbitMQ and Redis, then on Docker's; needs both
+	@sh tools/test-matrix $(BIN)/python $(or $(ARGS),-n 3 --dist worksteal)
+
+.PHONY: test-compose
+test-compose: setup ## compose.yaml for real: build, three replicas, scaling, stopping; needs Docker
+	@$(BIN)/python -m pytest tests/containers/acceptance.py $(ARGS)
+
+.PHONY: fuzz
+fuzz: setup ## Malformed messages of every kind to real workers; each must have one end (COUNT=100000 SEED=1)
+	@$(BIN)/python -m tests.fuzz --count $(or $(COUNT),100000) --seed $(or $(SEED),1)
+
+.PHONY: bench
+bench: setup ## Cache hits against a bare aio-pika RPC echo, in alternating rounds (ARGS="--rounds 9")
+	@OPTIMIZER_BROKERS=$(or $(OPTIMIZER_BROKERS),private) $(BIN)/python -m benchmarks.rpc $(ARGS)
 
 .PHONY: check
 check: setup ## Format, lint, types, import rules

@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import Coroutine, Iterator
+from collections.abc import Collection, Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -41,8 +41,10 @@ def run(main: Coroutine[Any, Any, T]) -> T:
         return runner.run(main)
 
 
-def configured_fleet(config: Path | None, *, secrets: bool) -> Fleet:
+def configured_fleet(config: Path | None, *, secrets: bool | Collection[str]) -> Fleet:
     """The fleet of `--config`, of `fleet.toml` where it lies, else of catalogue and environment.
+
+    `secrets` as for `load_fleet`.
 
     Raises:
         ConfigurationError: It cannot be used, or no provider is enabled.

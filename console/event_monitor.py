@@ -14,6 +14,7 @@ import typer
 from aiormq import Channel
 
 from console.commands import run, says
+from console.heartbeat import beating
 from console.watching import (
     EVERYTHING,
     BadPattern,
@@ -263,10 +264,11 @@ def events_command(
     async def work() -> None:
         stop = asyncio.Event()
         stop_on_signals(stop)
-        await watch(
-            patterns or (), amqp_url=amqp_url, out=sys.stdout, as_json=as_json, agents=agents or (),
-            types=types or (), count=count, all_health=health, stop=stop,
-        )  # fmt: skip
+        async with beating():
+            await watch(
+                patterns or (), amqp_url=amqp_url, out=sys.stdout, as_json=as_json, agents=agents or (),
+                types=types or (), count=count, all_health=health, stop=stop,
+            )  # fmt: skip
 
     try:
         run(work())

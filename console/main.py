@@ -8,6 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from broker import declaring
+from console.applying import apply_topology, say_retired
+from console.cancel import cancel_command
 from console.commands import (
     MANAGEMENT_URL,
     broker_url,
@@ -17,19 +19,26 @@ from console.commands import (
     run,
     says,
 )
+from console.control import drain_command, pause_command, resume_command
+from console.doctor import doctor_command
 from console.event_monitor import events_command
+from console.exporting import export_command
+from console.gateway import gateway_command
+from console.heartbeat import beating
+from console.init import init_command
 from console.logs import log_to_stderr
+from console.reloading import reload_command
 from console.status import health_command, status_command
 from console.up import up_command
 from producer_sdk import AsyncOptimizer, Reply
-from producer_sdk.client import DEFAULT_TIMEOUT_S
-from producer_sdk.settings import AMQP_URL
+from producer_sdk.asking import DEFAULT_TIMEOUT_S
+from producer_sdk.settings import AMQP_URL, REDIS_URL, find_setting
 from sandbox.simulator import Settings
 from sandbox.simulator import run as run_simulator
 from topology.declaration import declaration
 from topology.fleet import Fleet
 from topology.names import Priority
-from workers.running import BACKEND, run_roles, stop_on_signals
+from workers.running import ALL, BACKEND, run_roles, stop_on_signals
 
 app = typer.Typer(
     name="optimizer",
@@ -41,10 +50,19 @@ app = typer.Typer(
 )
 topology_app = typer.Typer(no_args_is_help=True, help="Exchanges, queues and policies in RabbitMQ.")
 app.add_typer(topology_app, name="topology")
+topology_app.command("export")(export_command)
 app.command("up")(up_command)
+app.command("gateway")(gateway_command)
 app.command("events")(events_command)
 app.command("status")(status_command)
 app.command("health")(health_command)
+app.command("doctor")(doctor_command)
+app.command("pause")(pause_command)
+app.command("resume")(resume_command)
+app.command("drain")(drain_command)
+app.command("reload")(reload_command)
+app.command("cancel")(cancel_command)
+app.command("init")(init_command)
 
 Config = Annotated[
     Path | None, typer.Option("--config", help="The fleet's file; default: fleet.toml, if there is one.")
@@ -66,16 +84,32 @@ def worker_command(
     """
     log_to_stderr(verbose=verbose)
     with errors_for_people():
-        fleet = configured_fleet(config, secrets=any(r.startswith(BACKEND) for r in roles))
+        fleet = configured_fleet(config, secrets=_whose_keys(roles))
         amqp_url, redis_url = broker_urls()
 
         async def work() -> None:
             stop = asyncio.Event()
             stop_on_signals(stop)
+            ready = asyncio.Event()
+
+            def on_ready() -> None:
+                says("ready")
+                ready.set()
+
             await _check_topology(fleet, amqp_url)
-            await run_roles(roles, fleet, amqp_url, redis_url, stop=stop, on_ready=lambda: says("ready"))
+            async with beating(ready):
+                await run_roles(
+                    roles, fleet, amqp_url, redis_url, stop=stop, on_ready=on_ready,
+                    load=lambda: configured_fleet(config, secrets=_whose_keys(roles)),
+                )  # fmt: skip
 
         run(work())
+
+
+def _whose_keys(roles: list[str]) -> bool | set[str]:
+    """The providers that these roles call; True for all. A worker is given no key that it does not use."""
+    called = {role.removeprefix(f"{BACKEND}:") for role in roles if role.startswith(f"{BACKEND}:")}
+    return True if ALL in called else called
 
 
 async def _check_topology(fleet: Fleet, amqp_url: str) -> None:
@@ -130,14 +164,19 @@ def call_command(
 
 @topology_app.command("apply")
 def apply_command(config: Config = None) -> None:
-    """Declare exchanges, queues, bindings and policies. Doing it again changes nothing."""
+    """Declare exchanges, queues, bindings and policies. Doing it again changes nothing.
+
+    Job queues of providers that are gone are removed, once nobody consumes them; what waits there goes
+    back to the entrance and is answered by another provider, or in an error.
+    """
     with errors_for_people():
         fleet = configured_fleet(config, secrets=False)
         amqp_url, management_url = broker_url(AMQP_URL), broker_url(MANAGEMENT_URL)
         whole = declaration(fleet)
-        run(declaring.apply(whole, amqp_url, management_url))
+        retired = run(apply_topology(whole, amqp_url, management_url, find_setting(REDIS_URL)))
         counts = (len(whole.exchanges), len(whole.queues), len(whole.policies))
         typer.echo("{} exchanges, {} queues and {} policies stand".format(*counts))
+        say_retired(retired)
 
 
 @topology_app.command("check")

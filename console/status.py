@@ -22,6 +22,7 @@ from broker import declaring
 from console.commands import FLEET_FILE, run
 from console.watching import amqp_url_or_exit, one_line, quiet_logging, refuse
 from console.watching_tables import LivePool, LiveWorker, QueueDepth, Status, print_status
+from producer_sdk.roster import BEAT_S, SILENCE_S, Report, Roster, what_is_missing
 from producer_sdk.settings import REDIS_URL, find_setting, masked
 from producer_sdk.transport import Subscriber
 from topology import names
@@ -29,7 +30,6 @@ from topology.declaration import declaration
 from topology.fleet import Fleet
 from topology.loading import ConfigurationError, load_fleet
 from topology.names import Priority, RetryTier
-from workers.roster import BEAT_S, SILENCE_S, Roster
 from workers.running import BACKEND, FRONT
 
 __all__ = [
@@ -78,12 +78,14 @@ async def _ask_rabbitmq(
         connection = await aio_pika.connect(amqp_url, timeout=_ANSWER_S)
         async with connection:
             missing = await declaring.missing(declaration(fleet or Fleet()), amqp_url)
-            workers = () if names.EVENTS in missing else await _listen(amqp_url)
+            reports: list[Report] = [] if names.EVENTS in missing else await _listen(amqp_url)
+            workers = tuple(sorted(map(_live_worker, reports), key=lambda worker: worker.id))
             queues = await _measure(connection, _queue_names(workers, fleet))
     except _AWAY as error:
         return (), (), [_unreachable("RabbitMQ", amqp_url, error)]
     missing += [q.name for q in queues if q.ready is None and q.name not in missing]
-    return workers, queues, [*_topology_problems(missing), *_worker_problems(workers, fleet)]
+    workers_missing = what_is_missing(reports, fleet.providers if fleet else ())
+    return workers, queues, [*_topology_problems(missing), *workers_missing]
 
 
 async def _ask_redis(redis_url: str | None) -> list[str]:
@@ -102,7 +104,7 @@ async def _ask_redis(redis_url: str | None) -> list[str]:
     return []
 
 
-async def _listen(amqp_url: str) -> tuple[LiveWorker, ...]:
+async def _listen(amqp_url: str) -> list[Report]:
     stirred = asyncio.Event()
     roster = Roster(f"status-{secrets.token_hex(6)}", stirred.set)
     async with Subscriber(amqp_url, "optimizer status") as subscriber:
@@ -115,8 +117,7 @@ async def _listen(amqp_url: str) -> tuple[LiveWorker, ...]:
                 while not _is_manned(roster.workers()):
                     stirred.clear()
                     await stirred.wait()
-        reports = roster.workers()
-    return tuple(sorted(map(_live_worker, reports), key=lambda worker: worker.id))
+        return roster.workers()
 
 
 def _is_manned(reports: Iterable[Mapping[str, Any]]) -> bool:
@@ -142,6 +143,9 @@ def _live_worker(report: Mapping[str, Any]) -> LiveWorker:
             )
             for provider, pool in (report.get("providers") or {}).items()
         ),
+        paused=dict(report.get("paused") or {}),
+        config=report.get("config"),
+        config_error=report.get("config_error"),
     )
 
 
@@ -187,23 +191,6 @@ def _topology_problems(missing: Sequence[str]) -> list[str]:
     return [f"topology: RabbitMQ has no {named}{more}; run: optimizer topology apply"]
 
 
-def _worker_problems(workers: Sequence[LiveWorker], fleet: Fleet | None) -> list[str]:
-    problems = []
-    served = {pool.provider for worker in workers for pool in worker.pools}
-    if not any(FRONT in worker.roles for worker in workers):
-        problems.append("no front is alive, so requests wait; run: optimizer worker front")
-    if not served:
-        problems.append("no backend is alive, so jobs wait; run: optimizer worker backend:all")
-    else:
-        problems += [
-            f"{name} has no pool alive, so its jobs wait; run: optimizer worker backend:{name}"
-            for name in (fleet.providers if fleet else ())
-            if name not in served
-        ]
-    problems += [f"{w.id} on {w.host} does not reach Redis ({w.redis})" for w in workers if w.redis != "up"]
-    return problems
-
-
 def _unreachable(what: str, url: str, error: BaseException) -> str:
     reason = str(error) or type(error).__name__
     try:
@@ -237,7 +224,9 @@ def status_command(
     """
     status = _status_of(config, url, redis_url)
     if as_json:
-        typer.echo(json.dumps({**dataclasses.asdict(status), "healthy": status.is_healthy}))
+        typer.echo(
+            json.dumps({**dataclasses.asdict(status), "notes": status.notes, "healthy": status.is_healthy})
+        )
     else:
         print_status(status, sys.stdout)
 
@@ -253,9 +242,12 @@ def health_command(
     """
     status = _status_of(config, url, redis_url)
     if as_json:
-        typer.echo(json.dumps({"healthy": status.is_healthy, "unhealthy": status.unhealthy}))
+        facts = {"healthy": status.is_healthy, "unhealthy": status.unhealthy, "notes": status.notes}
+        typer.echo(json.dumps(facts))
     else:
         typer.echo("\n".join(map(one_line, status.unhealthy)) or "healthy")
+        for note in status.notes:
+            typer.echo(f"note: {one_line(note)}")
     if not status.is_healthy:
         raise typer.Exit(1)
 

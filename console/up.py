@@ -5,22 +5,23 @@ import json
 import os
 import secrets
 import signal
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 
-from broker import declaring
+from console.applying import apply_topology, say_retired
 from console.commands import FLEET_FILE, configured_fleet, errors_for_people, run, says
+from console.gateway import Beside, gateway_beside
 from console.logs import log_to_stderr
 from producer_sdk.settings import masked
 from sandbox.nodes import Brokers, find_brokers
 from sandbox.simulator import Latency, Settings, SimulatorProcess
 from topology.declaration import declaration
 from topology.fleet import Fleet
-from topology.loading import ConfigurationError
+from topology.loading import ConfigurationError, load_fleet
 from workers.running import run_roles, stop_on_signals
 
 COMPOSE_FILE: Final = Path(__file__).parents[1] / "compose.yaml"
@@ -66,6 +67,9 @@ def up_command(
     folder: Annotated[Path, typer.Option("--folder", help="Where queues, quotas and cache are kept.")] = Path(
         ".optimizer"
     ),
+    port: Annotated[
+        int | None, typer.Option("--port", help="Serve OpenAI's protocol at this port, too; 0: a free one.")
+    ] = None,
     ready_file: Annotated[
         Path | None, typer.Option("--ready-file", help="Write the URLs here, as JSON, once all is ready.")
     ] = None,
@@ -79,21 +83,26 @@ def up_command(
         optimizer up --simulate        try it without a key
         GROQ_API_KEY=... optimizer up  every provider whose key is in the environment
         optimizer up --config fleet.toml
+        optimizer up --port 8080       OpenAI's protocol over HTTP, for clients of any kind
     """
     log_to_stderr(verbose=verbose)
     with errors_for_people(), _interruptible(), ExitStack() as stack:
         if simulate and config is not None:
             raise ConfigurationError("--simulate and --config exclude each other; leave one out")
-        if not simulate:  # a mistake in the file shows before anything is started
-            configured_fleet(config, secrets=True)
+        # A mistake in the file, or a port that is taken, shows before anything is started.
+        known = load_fleet(secrets=False) if simulate else configured_fleet(config, secrets=True)
+        gateway = stack.enter_context(gateway_beside(known, port))
         brokers = stack.enter_context(
             find_brokers(folder, os.environ, say=says, compose_file=COMPOSE_FILE, fresh=fresh)
         )
         simulators = {"simulated": stack.enter_context(_simulator(folder)).base_url} if simulate else {}
         path = _write_simulated(folder, simulators["simulated"]) if simulate else config
-        fleet = configured_fleet(path, secrets=True)
-        stack.enter_context(_env_file(folder, brokers))
-        run(_serve(fleet, brokers, folder, simulators, ready_file))
+
+        def load() -> Fleet:
+            return configured_fleet(path, secrets=True)
+
+        stack.enter_context(_env_file(folder, _exports(brokers, gateway)))
+        run(_serve(load, brokers, folder, simulators, ready_file, gateway))
     says("stopped; nothing that was accepted is lost, and the next start goes on from the queues")
 
 
@@ -132,49 +141,61 @@ def _write_simulated(folder: Path, base_url: str) -> Path:
 
 
 @contextmanager
-def _env_file(folder: Path, brokers: Brokers) -> Iterator[None]:
+def _env_file(folder: Path, exports: list[str]) -> Iterator[None]:
     """`folder/env`, which agents and commands read when nothing else is given; gone when we are."""
     path = folder / "env"
     path.touch(mode=0o600)
-    path.write_text("".join(f"{line}\n" for line in _exports(brokers)), "utf-8")
+    path.write_text("".join(f"{line}\n" for line in exports), "utf-8")
     try:
         yield
     finally:
         path.unlink(missing_ok=True)
 
 
-def _exports(brokers: Brokers) -> list[str]:
+def _exports(brokers: Brokers, gateway: Beside | None) -> list[str]:
     urls = {
         "OPTIMIZER_AMQP_URL": brokers.amqp_url,
         "OPTIMIZER_REDIS_URL": brokers.redis_url,
         "OPTIMIZER_MANAGEMENT_URL": brokers.management_url,
+        "OPENAI_BASE_URL": gateway.base_url if gateway else None,
     }
     return [f"export {name}='{url}'" for name, url in urls.items() if url]
 
 
 async def _serve(
-    fleet: Fleet, brokers: Brokers, folder: Path, simulators: dict[str, str], ready_file: Path | None
+    load: Callable[[], Fleet],
+    brokers: Brokers,
+    folder: Path,
+    simulators: dict[str, str],
+    ready_file: Path | None,
+    gateway: Beside | None,
 ) -> None:
+    fleet = load()
     stop = asyncio.Event()
     stop_on_signals(stop)
     if brokers.management_url is None:
         raise ConfigurationError("OPTIMIZER_MANAGEMENT_URL is not set, and policies need it")
-    await declaring.apply(declaration(fleet), brokers.amqp_url, brokers.management_url)
+    whole = declaration(fleet)
+    say_retired(await apply_topology(whole, brokers.amqp_url, brokers.management_url, brokers.redis_url))
 
     def ready() -> None:
-        _announce(fleet, brokers, folder)
+        _announce(fleet, brokers, folder, gateway)
         if ready_file is not None:
-            _write_ready(ready_file, brokers, simulators)
+            _write_ready(ready_file, brokers, simulators, gateway)
 
-    await run_roles(
-        ["front", "backend:all"], fleet, brokers.amqp_url, brokers.redis_url, stop=stop, on_ready=ready
-    )
+    async with AsyncExitStack() as stack:
+        if gateway is not None:
+            stop = await stack.enter_async_context(gateway.drained_first(fleet, brokers.amqp_url, stop))
+        await run_roles(
+            ["front", "backend:all"], fleet, brokers.amqp_url, brokers.redis_url,
+            stop=stop, on_ready=ready, load=load,
+        )  # fmt: skip
 
 
-def _announce(fleet: Fleet, brokers: Brokers, folder: Path) -> None:
+def _announce(fleet: Fleet, brokers: Brokers, folder: Path, gateway: Beside | None) -> None:
     own = brokers.origin == "private"  # the password of a private node is everybody's
     says("\nready. In an agent's shell, or nothing at all in this folder:\n")
-    for line in _exports(brokers):
+    for line in _exports(brokers, gateway):
         says(f"  {line}" if own else f"  {masked_export(line)}")
     if not own:
         says(f"  (with passwords in {folder / 'env'})")
@@ -194,11 +215,12 @@ def masked_export(line: str) -> str:
     return f"{name}='{masked(value.strip(chr(39)))}'"
 
 
-def _write_ready(path: Path, brokers: Brokers, simulators: dict[str, str]) -> None:
+def _write_ready(path: Path, brokers: Brokers, simulators: dict[str, str], gateway: Beside | None) -> None:
     facts: dict[str, Any] = {
         "amqp_url": brokers.amqp_url,
         "redis_url": brokers.redis_url,
         "management_url": brokers.management_url,
+        "openai_base_url": gateway.base_url if gateway else None,
         "simulators": simulators,
     }
     unfinished = path.with_suffix(".part")  # whoever waits for the file never sees half of it

@@ -13,6 +13,8 @@ from console.watching import one_line
 _PIPED_WIDTH: Final = 160
 """Columns when nobody looks: nothing is cut off for `grep`."""
 
+_MODES: Final = {"pause": "paused", "drain": "drained"}
+
 
 @dataclass(frozen=True)
 class LivePool:
@@ -40,6 +42,9 @@ class LiveWorker:
 
     Attributes:
         redis: `up`, or why it does not reach Redis.
+        paused: Providers that operators have paused, each with how: `pause` or `drain`.
+        config: The short name of its configuration; None: it says none.
+        config_error: Why it could not use the one that it was last told to read.
     """
 
     id: str
@@ -48,6 +53,9 @@ class LiveWorker:
     pid: int
     redis: str
     pools: tuple[LivePool, ...] = ()
+    paused: Mapping[str, str] = field(default_factory=dict)
+    config: str | None = None
+    config_error: str | None = None
 
 
 @dataclass(frozen=True)
@@ -81,6 +89,23 @@ class Status:
         """Whether nothing is wrong."""
         return not self.unhealthy
 
+    @property
+    def notes(self) -> list[str]:
+        """What is as somebody wants it, or does no harm yet, and is worth knowing."""
+        paused = {name: mode for worker in self.workers for name, mode in worker.paused.items()}
+        return [
+            *(
+                f"{name} is {_MODES.get(mode, mode)}: nothing starts there until optimizer resume {name}"
+                for name, mode in sorted(paused.items())
+            ),
+            *(
+                f"{w.id} on {w.host} keeps its configuration {w.config}, since it cannot use the new one: "
+                f"{w.config_error}"
+                for w in self.workers
+                if w.config_error
+            ),
+        ]
+
 
 def print_status(status: Status, out: TextIO) -> None:
     """Writes tables of workers and queues, then what is wrong."""
@@ -92,6 +117,8 @@ def print_status(status: Status, out: TextIO) -> None:
         console.print(_queues_table(status))
     if status.is_healthy:
         console.print(Text("healthy", "green"))
+    for note in status.notes:
+        console.print(Text.assemble(("note: ", "bold yellow"), one_line(note)), soft_wrap=True)
     for reason in status.unhealthy:
         console.print(Text.assemble(("unhealthy: ", "bold red"), one_line(reason)), soft_wrap=True)
 
@@ -108,12 +135,14 @@ def _workers_table(status: Status) -> Table:
             _cell(worker.redis, style="" if worker.redis == "up" else "red"),
             _cell(*(f"{p.provider} {p.running} / {p.slots}" for p in pools)),
             _cell(*(str(p.waiting) for p in pools)),
-            _cell(*(_closed(p) for p in pools), style="yellow"),
+            _cell(*(_closed(p, worker.paused.get(p.provider)) for p in pools), style="yellow"),
         )
     return table
 
 
-def _closed(pool: LivePool) -> str:
+def _closed(pool: LivePool, paused: str | None) -> str:
+    if paused:
+        return f"all: {_MODES.get(paused, paused)}"
     return ", ".join(f"{lane}: {limit}" for lane, limit in pool.closed.items())
 
 

@@ -1,6 +1,8 @@
+import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import pytest
@@ -18,8 +20,17 @@ _TESTED_ON = pytest.StashKey[str]()
 def brokers(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[Brokers]:
     """A real RabbitMQ and a real Redis. Where there are none, this fails; nothing is ever skipped."""
     with test_brokers(tmp_path_factory.mktemp("brokers")) as found:
-        pytestconfig.stash[_TESTED_ON] = versions(found)
+        tested_on = versions(found)
+        pytestconfig.stash[_TESTED_ON] = tested_on
+        if (output := getattr(pytestconfig, "workeroutput", None)) is not None:
+            output["brokers"] = tested_on  # one of several processes: the first one prints it
         yield found
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    if tested_on := getattr(node, "workeroutput", {}).get("brokers"):
+        node.config.stash[_TESTED_ON] = tested_on
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
@@ -41,7 +52,8 @@ def house(brokers: Brokers, tmp_path: Path) -> Iterator[House]:
 @pytest.fixture
 def own_redis(house: House) -> House:
     """A house with a Redis database of its own: worker processes put no prefix before their keys."""
-    house.redis_url = urlunsplit(urlsplit(house.redis_url)._replace(path="/9"))
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    house.redis_url = urlunsplit(urlsplit(house.redis_url)._replace(path=f"/{9 + number % 7}"))
     with Redis.from_url(house.redis_url) as redis:
         redis.flushdb()
     house.prefix = ""

@@ -79,7 +79,7 @@ async def test_health_is_0_when_all_is_well_and_says_so(house: House, simulator:
         said, for_programs = await optimizer(house, "health"), await optimizer(house, "health", "--json")
 
     assert (said.exit_code, said.stdout) == (0, "healthy\n")
-    assert json.loads(for_programs.stdout) == {"healthy": True, "unhealthy": []}
+    assert json.loads(for_programs.stdout) == {"healthy": True, "unhealthy": [], "notes": []}
 
 
 async def test_health_is_1_with_the_reasons_when_there_is_no_front(

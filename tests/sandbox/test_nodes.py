@@ -367,7 +367,10 @@ def listens_only_on_loopback(pid: int) -> bool:
     """Whether every listening IPv4 socket of this process is bound to 127.0.0.1."""
     sockets = set()
     for descriptor in Path(f"/proc/{pid}/fd").glob("*"):
-        target = str(descriptor.readlink())
+        try:
+            target = str(descriptor.readlink())
+        except FileNotFoundError:  # closed while we looked
+            continue
         if target.startswith("socket:["):
             sockets.add(target[8:-1])
     found = []
