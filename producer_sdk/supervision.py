@@ -117,6 +117,8 @@ class Supervised:
             except AWAY as error:
                 self._closed_by, self.last_error = error, _describe(error)
                 log.warning("channel failed", extra={"connection": self.name, "error": self.last_error})
+                if self._leaving:
+                    return
                 await asyncio.sleep(1.0)  # a missing queue or a refused right will not mend at once
             finally:
                 self._up.clear()

@@ -110,6 +110,8 @@ class GatewaySection(Section):
         open: Whether it may listen elsewhere than on loopback without tokens.
         default_agent: Who asks, where there are no tokens and no `X-Agent` says it.
         drain_s: Seconds for which a gateway that is told to stop waits for the answers under way.
+        whole_streams: Whether a client that asks for a stream gets the whole answer as a stream of one piece.
+            There are no others yet.
     """
 
     host: str = Field(default="127.0.0.1", min_length=1)
@@ -118,6 +120,7 @@ class GatewaySection(Section):
     open: bool = False
     default_agent: str = Field(default="anonymous", pattern=r"^[a-z0-9_-]{1,64}$")
     drain_s: float = Field(default=30.0, ge=0)
+    whole_streams: bool = False
 
     @field_validator("tokens", mode="before")
     @classmethod

@@ -1,0 +1,44 @@
+"""Whether the fleet is whole, from what is known already: no question is asked for it."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from producer_sdk.roster import Report, Roster, what_is_missing
+from topology.fleet import Fleet
+
+
+class Connection(Protocol):
+    """A supervised connection to RabbitMQ."""
+
+    @property
+    def is_up(self) -> bool:
+        """Whether it can be used right now."""
+
+    def why_down(self) -> str:
+        """One clause on why not."""
+
+
+class Health:
+    """Judges by the connections' state and by what the workers say each second.
+
+    Args:
+        fleet: Whose providers must have pools.
+        roster: The workers that live.
+        connections: Those to RabbitMQ.
+    """
+
+    def __init__(self, fleet: Fleet, roster: Roster, connections: Sequence[Connection]) -> None:
+        self._fleet = fleet
+        self._roster = roster
+        self._connections = connections
+
+    def reasons(self) -> list[str]:
+        """Why the fleet is not healthy; empty when it is."""
+        for connection in self._connections:
+            if not connection.is_up:  # then nothing is heard of the workers either
+                return [connection.why_down()]
+        return what_is_missing(self._roster.workers(), self._fleet.providers)
+
+    def workers(self) -> list[Report]:
+        """What each living worker said last."""
+        return self._roster.workers()
