@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +58,10 @@ def gateway_command(
                 ready.set()
 
             async with beating(ready):
-                await run_gateway(fleet, speakers, amqp_url, listener, stop=stop, on_ready=on_ready)
+                await run_gateway(
+                    fleet, speakers, amqp_url, listener, stop=stop, on_ready=on_ready,
+                    load=lambda: configured_fleet(config, secrets=False),
+                )  # fmt: skip
 
         run(serve())
 
@@ -76,14 +79,15 @@ class Beside:
 
     @asynccontextmanager
     async def drained_first(
-        self, fleet: Fleet, amqp_url: str, stop: asyncio.Event
+        self, fleet: Fleet, amqp_url: str, stop: asyncio.Event, load: Callable[[], Fleet]
     ) -> AsyncIterator[asyncio.Event]:
         """Serves until `stop`; gives what stops the workers: set when the gateway has its last answer."""
         drained = asyncio.Event()
 
         async def serve() -> None:
             try:
-                await run_gateway(fleet, Speakers(fleet.gateway), amqp_url, self.listener, stop=stop)
+                speakers = Speakers(fleet.gateway)
+                await run_gateway(fleet, speakers, amqp_url, self.listener, stop=stop, load=load)
             finally:
                 drained.set()
 

@@ -185,7 +185,7 @@ async def _serve(
 
     async with AsyncExitStack() as stack:
         if gateway is not None:
-            stop = await stack.enter_async_context(gateway.drained_first(fleet, brokers.amqp_url, stop))
+            stop = await stack.enter_async_context(gateway.drained_first(fleet, brokers.amqp_url, stop, load))
         await run_roles(
             ["front", "backend:all"], fleet, brokers.amqp_url, brokers.redis_url,
             stop=stop, on_ready=ready, load=load,

@@ -23,6 +23,7 @@ from gateway.answering import (
     rejection,
     whole_stream,
 )
+from gateway.following import Configured
 from gateway.health import Health
 from gateway.metrics import Call, Metrics
 from gateway.models import Models
@@ -32,7 +33,6 @@ from gateway.speakers import Speakers
 from gateway.traffic import Traffic
 from producer_sdk.calls import AsyncCalls
 from producer_sdk.errors import OptimizerError, Overloaded
-from topology.fleet import Fleet
 from topology.messages import Reply, new_id
 
 _NEARLY: Final = 0.9
@@ -46,7 +46,7 @@ _WHERE: Final = (
 class Desk:
     """What all routes work with."""
 
-    fleet: Fleet
+    configured: Configured
     speakers: Speakers
     calls: AsyncCalls
     traffic: Traffic
@@ -56,7 +56,7 @@ class Desk:
 
 def create_app(desk: Desk) -> Starlette:
     """Build the application; whoever made the desk opens and closes its connections."""
-    models = Models(desk.fleet, desk.speakers)
+    models = Models(desk.configured, desk.speakers)
     observed = _Observed(desk)
     return Starlette(
         routes=[
@@ -96,7 +96,9 @@ class CallEndpoint:
         try:
             call.agent = self._desk.speakers.agent_of(http)
             body = await read_body(http)
-            asked = read_request(self._operation, id_, call.agent, body, http.headers, self._desk.fleet)
+            asked = read_request(
+                self._operation, id_, call.agent, body, http.headers, self._desk.configured.fleet
+            )
             call.reply = await self._ask(asked, http.receive)
             response = (
                 whole_stream(call.reply, include_usage=asked.include_usage)

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+from gateway.following import Configured
 from producer_sdk.roster import Report, Roster, what_is_missing
-from topology.fleet import Fleet
 
 
 class Connection(Protocol):
@@ -22,13 +22,13 @@ class Health:
     """Judges by the connections' state and by what the workers say each second.
 
     Args:
-        fleet: Whose providers must have pools.
+        configured: Whose providers must have pools.
         roster: The workers that live.
         connections: Those to RabbitMQ.
     """
 
-    def __init__(self, fleet: Fleet, roster: Roster, connections: Sequence[Connection]) -> None:
-        self._fleet = fleet
+    def __init__(self, configured: Configured, roster: Roster, connections: Sequence[Connection]) -> None:
+        self._configured = configured
         self._roster = roster
         self._connections = connections
 
@@ -37,7 +37,7 @@ class Health:
         for connection in self._connections:
             if not connection.is_up:  # then nothing is heard of the workers either
                 return [connection.why_down()]
-        return what_is_missing(self._roster.workers(), self._fleet.providers)
+        return what_is_missing(self._roster.workers(), self._configured.fleet.providers)
 
     def workers(self) -> list[Report]:
         """What each living worker said last."""

@@ -13,6 +13,7 @@ from starlette.applications import Starlette
 from typing_extensions import override  # in typing from Python 3.12
 
 from gateway.app import Desk, create_app
+from gateway.following import Configured
 from gateway.health import Health
 from gateway.metrics import Metrics
 from gateway.speakers import Speakers
@@ -75,6 +76,7 @@ async def run_gateway(
     *,
     stop: asyncio.Event,
     on_ready: Callable[[], None] = lambda: None,
+    load: Callable[[], Fleet] | None = None,
 ) -> None:
     """Serves until `stop` is set, then drains and returns.
 
@@ -88,23 +90,28 @@ async def run_gateway(
         listener: Where to serve; closed at the end.
         stop: Set to drain and stop.
         on_ready: Called once calls are taken.
+        load: Reads the configuration again, after the workers have; None: it stays.
     """
     client = names.slug(f"{socket.gethostname()}-{os.getpid()}")
     nonce = new_id()[-12:]
     calls = AsyncCalls(amqp_url, "gateway", names.reply_queue("gateway", client, nonce))
     watch = Subscriber(amqp_url, "gateway watching")
     roster = Roster(f"gateway-{client}-{nonce}")
-    health = Health(fleet, roster, (calls.publisher, calls.subscriber, watch))
-    desk = Desk(fleet, speakers, calls, Traffic(), health, Metrics(health))
+    configured = Configured(fleet, load)
+    health = Health(configured, roster, (calls.publisher, calls.subscriber, watch))
+    desk = Desk(configured, speakers, calls, Traffic(), health, Metrics(health))
     async with _served(create_app(desk), listener) as serving, calls, watch:
         await roster.listen(watch)
         on_ready()
         links = [link.task for link in (calls.publisher, calls.subscriber, watch) if link.task]
         stopping = asyncio.create_task(stop.wait(), name="stop")
+        following = asyncio.create_task(configured.follow(roster), name="configuration")
+        side = [serving, *links, *([following] if load else [])]
         try:
-            ended, _ = await asyncio.wait([stopping, serving, *links], return_when=asyncio.FIRST_COMPLETED)
+            ended, _ = await asyncio.wait([stopping, *side], return_when=asyncio.FIRST_COMPLETED)
         finally:
             stopping.cancel()
+            following.cancel()
         for task in ended - {stopping}:
             task.result()  # a side task that dies stops the gateway, loudly
         log.info("draining", extra={"in_flight": len(desk.traffic)})

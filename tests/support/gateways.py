@@ -4,7 +4,7 @@ import asyncio
 import secrets
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +64,10 @@ async def gateway_process(house: House, *options: str) -> AsyncIterator[Gateway]
 
 @asynccontextmanager
 async def gateway_here(
-    house: House | None, fleet: Fleet, environ: Mapping[str, str] | None = None
+    house: House | None,
+    fleet: Fleet,
+    environ: Mapping[str, str] | None = None,
+    load: Callable[[], Fleet] | None = None,
 ) -> AsyncIterator[str]:
     """A gateway in this event loop, without a house before no broker; gives its base URL."""
     amqp_url = house.amqp_url if house else NOWHERE
@@ -73,7 +76,8 @@ async def gateway_here(
     stop, ready = asyncio.Event(), asyncio.Event()
     speakers = Speakers(fleet.gateway, environ)
     running = asyncio.create_task(
-        run_gateway(fleet, speakers, amqp_url, listener, stop=stop, on_ready=ready.set), name="gateway"
+        run_gateway(fleet, speakers, amqp_url, listener, stop=stop, on_ready=ready.set, load=load),
+        name="gateway",
     )
     waiting = asyncio.create_task(ready.wait())
     await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
