@@ -3,21 +3,12 @@
 Each method is one Lua script, one round trip, one atomic step; `docs/protocol.md` has their rules.
 """
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from typing import Any, Final, Literal
 
-import msgpack
 from redis.asyncio import Redis
-from redis.exceptions import (
-    NoScriptError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    RedisError,
-    ResponseError,
-)
+from redis.exceptions import RedisError
 
 from broker.answers import (
     Admitted,
@@ -30,23 +21,18 @@ from broker.answers import (
     claimed,
     committed,
 )
+from broker.scripting import Scripts, StateAway, pack
 from topology.messages import Outcome, Waiter
+
+__all__ = ["Admission", "ClaimTerms", "Flights", "Result", "StateAway"]
 
 LEASE_S: Final = 15.0
 RENEW_EVERY_S: Final = 5.0
 BACKOFF_S: Final = 30.0
 LONGEST_BACKOFF_S: Final = 600.0
 
-_SCRIPTS: Final = ("admit", "claim", "renew", "commit", "release", "settle", "cancel")
-_REFUSALS: Final = (OutOfMemoryError, ReadOnlyError)
-"""Redis answers, and does not take writes: full, or a replica after a fail-over."""
-
 _LAYOUT: Final = "o1"
 """Part of every key: a release that lays its records out differently never reads these."""
-
-
-class StateAway(Exception):
-    """Redis cannot be reached, or refuses to write; nothing was decided."""
 
 
 @dataclass(frozen=True)
@@ -120,17 +106,16 @@ class Flights:
     def __init__(self, redis: Redis, prefix: str = "") -> None:
         self._redis = redis
         self.prefix = f"{prefix}{_LAYOUT}:"
-        self._hashes: dict[str, str] = {}
-        self._loading = asyncio.Lock()
+        self._scripts = Scripts(redis, self.prefix)
 
     async def admit(self, admissions: Sequence[Admission]) -> list[Admitted]:
         """Admits requests, all in one round trip, in their order."""
         calls = [(a.fingerprint, self._admission(a)) for a in admissions]
-        return [admitted(answer) for answer in await self._run_all("admit", calls)]
+        return [admitted(answer) for answer in await self._scripts.run_all("admit", calls)]
 
     async def claim(self, fingerprint: str, waiter: Waiter, terms: ClaimTerms) -> Claimed:
         """Asks for the right to call the provider now, with every permit it takes."""
-        answer = await self._run(
+        answer = await self._scripts.run(
             "claim",
             fingerprint,
             **_of(waiter),
@@ -138,7 +123,7 @@ class Flights:
             token=terms.token,
             lease_s=LEASE_S,
             max_spends=terms.max_spends,
-            call=_pack(terms.call),
+            call=pack(terms.call),
             permit_key=self._permit_key(terms.token),
             limits=terms.limits,
             closed=terms.closed,
@@ -155,7 +140,7 @@ class Flights:
 
         `unwanted` ends the claim, since nobody waits; `release` ends its leases, once the call is cut.
         """
-        answer = await self._run(
+        answer = await self._scripts.run(
             "renew",
             fingerprint,
             **_of(waiter),
@@ -163,7 +148,7 @@ class Flights:
             token=terms.token,
             lease_s=LEASE_S,
             started=run.started,
-            call=_pack({**terms.call, "account": run.account, "started": run.started}),
+            call=pack({**terms.call, "account": run.account, "started": run.started}),
             leases=list(leases),
         )
         verdict: Literal["mine", "unwanted", "lost"] = answer[0].decode()  # type: ignore[assignment]
@@ -178,7 +163,7 @@ class Flights:
             Refused: The outcome is larger than a message may be; nothing was stored.
             StateAway: Redis is away; asking again is harmless.
         """
-        answer = await self._run(
+        answer = await self._scripts.run(
             "commit",
             fingerprint,
             **_of(waiter),
@@ -218,7 +203,7 @@ class Flights:
         Returns:
             Whether the claim was still ours, and the attempts so far.
         """
-        answer = await self._run(
+        answer = await self._scripts.run(
             "release",
             fingerprint,
             token=token,
@@ -246,11 +231,11 @@ class Flights:
             )
             for fingerprint, waiters, events in settlements
         ]
-        await self._run_all("settle", calls)
+        await self._scripts.run_all("settle", calls)
 
     async def cancel(self, keys: Sequence[str]) -> list[Cancelled]:
         """Calls requests off, by their waiters' keys; all in one round trip, in their order."""
-        answers = await self._run_all("cancel", [("", {"key": key}) for key in keys])
+        answers = await self._scripts.run_all("cancel", [("", {"key": key}) for key in keys])
         return [cancelled(answer) for answer in answers]
 
     async def are_queued(self, waiters: Sequence[tuple[str, Waiter]]) -> list[bool]:
@@ -258,7 +243,7 @@ class Flights:
         try:
             async with self._redis.pipeline(transaction=False) as pipeline:
                 for fingerprint, waiter in waiters:
-                    flight, waiting, _ = self._keys(fingerprint)
+                    flight, waiting, _ = self._scripts.keys(fingerprint)
                     pipeline.hmget(flight, "state", "parked_until")
                     pipeline.hexists(waiting, waiter.key)
                 pipeline.time()
@@ -274,7 +259,7 @@ class Flights:
     async def waiters(self, fingerprint: str) -> list[Waiter]:
         """Who waits for a flight and has no answer yet."""
         try:
-            packed = await self._redis.hvals(self._keys(fingerprint)[1])
+            packed = await self._redis.hvals(self._scripts.keys(fingerprint)[1])
         except (RedisError, OSError) as error:
             raise StateAway(str(error)) from error
         return [Waiter.from_bytes(blob) for blob in packed if isinstance(blob, bytes)]
@@ -303,66 +288,6 @@ class Flights:
             "longest_backoff_s": LONGEST_BACKOFF_S,
             "limits": admission.limits,
         }
-
-    async def _run(self, script: str, fingerprint: str, **arguments: Any) -> list[bytes]:
-        return (await self._run_all(script, [(fingerprint, arguments)]))[0]
-
-    async def _run_all(
-        self, script: str, calls: Sequence[tuple[str, Mapping[str, Any]]]
-    ) -> list[list[bytes]]:
-        if not calls:
-            return []
-        try:
-            for _ in range(2):
-                if script not in self._hashes:
-                    await self._load()
-                try:
-                    return await self._evaluate(self._hashes[script], calls)
-                except NoScriptError:  # a new or flushed Redis: nothing was run, so all can run again
-                    self._hashes.clear()
-            raise StateAway("Redis forgets its scripts as soon as they are loaded")
-        except _REFUSALS as error:
-            raise StateAway(f"{type(error).__name__}: {error}") from error
-        except ResponseError:
-            raise  # a fault in a script, which waiting does not mend
-        except (RedisError, OSError) as error:
-            raise StateAway(f"{type(error).__name__}: {error}") from error
-
-    async def _evaluate(self, sha: str, calls: Sequence[tuple[str, Mapping[str, Any]]]) -> list[list[bytes]]:
-        if len(calls) == 1:
-            fingerprint, arguments = calls[0]
-            single: list[bytes] = await self._redis.evalsha(
-                sha, 3, *self._keys(fingerprint), _pack(arguments)
-            )
-            return [single]
-        async with self._redis.pipeline(transaction=False) as pipeline:
-            for fingerprint, arguments in calls:
-                pipeline.evalsha(sha, 3, *self._keys(fingerprint), _pack(arguments))
-            answers: list[list[bytes]] = await pipeline.execute()
-        return answers
-
-    async def _load(self) -> None:
-        async with self._loading:
-            for name in _SCRIPTS:
-                self._hashes[name] = await self._redis.script_load(_source(name))
-
-    def _keys(self, fingerprint: str) -> tuple[str, str, str]:
-        return (
-            f"{self.prefix}flight:{fingerprint}",
-            f"{self.prefix}waiters:{fingerprint}",
-            f"{self.prefix}served:{fingerprint}",
-        )
-
-
-def _source(name: str) -> str:
-    folder = resources.files("broker").joinpath("scripts")
-    parts = [folder.joinpath(f"{part}.lua").read_text("utf-8") for part in ("prelude", name)]
-    return "\n".join(parts)
-
-
-def _pack(value: Any) -> bytes:
-    packed: bytes = msgpack.packb(value, use_bin_type=False)
-    return packed
 
 
 def _of(waiter: Waiter) -> dict[str, Any]:

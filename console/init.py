@@ -29,9 +29,9 @@ _WINDOWS: Final[dict[float, str]] = {
 }
 
 _HEAD: Final = """\
-# Who may be called, and how much. Read once at start, validated whole.
+# Who may be called, and how much. Read at start and on `optimizer reload`, validated whole.
 # A key that is left out has its default; docs/configuration.md lists all of them.
-# After a change: optimizer doctor, then start the workers again.
+# After a change: optimizer reload. When in doubt: optimizer doctor.
 
 [fleet]
 # requests_per_minute = 300          # all agents together; answers from the cache are free

@@ -2,34 +2,16 @@
 
 import asyncio
 from dataclasses import replace
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import urlsplit, urlunsplit
 
-import httpx
 import pytest
 
 from producer_sdk import Overloaded
 from sandbox.simulator import Latency, SimulatorProcess
+from tests.support.connections import close_connections
 from tests.support.house import House
 from tests.support.proxy import proxy_to
 from tests.support.waiting import until
-
-
-async def close_connections(house: House, word: str) -> int:
-    """Closes the connections whose name holds `word`, as an operator would; returns how many."""
-    async with httpx.AsyncClient(base_url=house.management_url, timeout=30) as client:
-        found: list[str] = []
-
-        async def are_listed() -> bool:
-            answer = await client.get(f"/api/vhosts/{house.vhost}/connections")
-            rows = answer.json() if answer.is_success else []
-            named = [(row["name"], str(row.get("client_properties", {}))) for row in rows]
-            found[:] = [name for name, properties in named if word in properties]
-            return bool(found)
-
-        await until(are_listed)
-        for name in found:
-            await client.delete(f"/api/connections/{quote(name, safe='')}")
-    return len(found)
 
 
 @pytest.mark.parametrize("whose", ["consuming", "publishing", ""])
