@@ -6,12 +6,17 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import pytest
+from hypothesis import settings
 from redis import Redis
 
 from sandbox.nodes import Brokers
 from sandbox.simulator import Settings, SimulatorProcess
 from tests.support.brokers import test_brokers, versions
 from tests.support.house import House, create_vhost, delete_vhost
+
+# A machine that is busy is no fault of the code.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 _TESTED_ON = pytest.StashKey[str]()
 
