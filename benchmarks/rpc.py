@@ -43,7 +43,8 @@ class Round:
     p50_s: float
 
 
-async def measure(call: Call, calls: int, outstanding: int, alone: int) -> Round:
+async def throughput(call: Call, calls: int, outstanding: int) -> float:
+    """Calls in a second, with so many outstanding."""
     turns = iter(range(calls))
 
     async def ask() -> None:
@@ -52,13 +53,19 @@ async def measure(call: Call, calls: int, outstanding: int, alone: int) -> Round
 
     began = time.perf_counter()
     await asyncio.gather(*(ask() for _ in range(outstanding)))
-    took_s = time.perf_counter() - began
-    times = []
-    for n in range(alone):
-        at = time.perf_counter()
-        await call(n)
-        times.append(time.perf_counter() - at)
-    return Round(calls / took_s, statistics.median(times))
+    return calls / (time.perf_counter() - began)
+
+
+async def alone(sides: dict[str, Call], calls: int) -> dict[str, float]:
+    """The median seconds of one call with no other outstanding; the sides take turns, ten calls each."""
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    for start in range(0, calls, 10):
+        for name, call in sides.items():
+            for n in range(start, start + 10):
+                at = time.perf_counter()
+                await call(n)
+                times[name].append(time.perf_counter() - at)
+    return {name: statistics.median(taken) for name, taken in times.items()}
 
 
 @asynccontextmanager
@@ -132,10 +139,15 @@ async def compare(brokers: Brokers, folder: Path, options: argparse.Namespace) -
         sides = {"bare echo": bare, "cache hit": hit}
         measured: dict[str, list[Round]] = {name: [] for name in sides}
         for call in sides.values():
-            await measure(call, options.calls // 4, options.outstanding, 50)
+            await throughput(call, options.calls // 4, options.outstanding)
         for number in range(options.rounds):
-            for name, call in sides.items():
-                result = await measure(call, options.calls, options.outstanding, options.alone)
+            many = {
+                name: await throughput(call, options.calls, options.outstanding)
+                for name, call in sides.items()
+            }
+            one = await alone(sides, options.alone)
+            for name in sides:
+                result = Round(many[name], one[name])
                 measured[name].append(result)
                 print(
                     f"round {number + 1} of {options.rounds}  {name}  "

@@ -10,10 +10,10 @@ import pytest
 from producer_sdk import AsyncOptimizer, NoModelAvailable, Reply
 from sandbox.simulator import Account, Latency, Settings, SimulatorProcess
 from tests.support.commands import optimizer
+from tests.support.connections import close_connections
 from tests.support.fleets import provider
 from tests.support.house import House
 from tests.support.waiting import until
-from tests.test_reconnecting import close_connections
 from topology import names
 from topology.names import Priority
 

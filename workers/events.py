@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Mapping
 from typing import Any, Final
 
 from producer_sdk.transport import Outgoing, Published, Publisher
@@ -28,7 +29,7 @@ class Events:
     def __init__(self, publisher: Publisher, clock: "Clock") -> None:
         self._publisher = publisher
         self._clock = clock
-        self._waiting: deque[tuple[str, bytes]] = deque(maxlen=_MOST_WAITING)
+        self._waiting: deque[tuple[EventType, float, dict[str, Any]]] = deque(maxlen=_MOST_WAITING)
         self._stirred = asyncio.Event()
         self.dropped = 0
 
@@ -38,10 +39,10 @@ class Events:
         return Event(type=type_.value, at=self._clock.now(), **fields)
 
     def emit(self, type_: EventType, **fields: Any) -> None:
-        """Publishes soon, if at all."""
+        """Publishes soon, if at all. What it takes to pack it is done then, too: replies go first."""
         if len(self._waiting) == _MOST_WAITING:
             self.dropped += 1
-        self._waiting.append((type_.value, self.event(type_, **fields).to_bytes()))
+        self._waiting.append((type_, self._clock.now(), fields))
         self._stirred.set()
 
     async def publish(self, body: bytes) -> bool:
@@ -64,9 +65,20 @@ class Events:
             if not await self._publisher.wait_until_up(_TIMEOUT_S):
                 self.dropped += len(batch)
                 continue
-            for type_, body in batch[:-1]:
-                self._publisher.send(_message(type_, body), self._count)
-            self._count(await self._publisher.publish(_message(*batch[-1]), timeout=_TIMEOUT_S))
+            messages = [message for waiting in batch if (message := self._packed(*waiting))]
+            for message in messages[:-1]:
+                self._publisher.send(message, self._count)
+            for message in messages[-1:]:
+                self._count(await self._publisher.publish(message, timeout=_TIMEOUT_S))
+
+    def _packed(self, type_: EventType, at: float, fields: Mapping[str, Any]) -> Outgoing | None:
+        try:
+            event = Event(id=new_id(), type=type_.value, at=at, **fields)
+            return _message(event.type, event.to_bytes())
+        except Exception:  # a fault of ours; no worker dies of an event
+            log.exception("an event could not be packed", extra={"type": type_.value})
+            self.dropped += 1
+            return None
 
     def _count(self, outcome: Published) -> None:
         self.dropped += outcome is not Published.CONFIRMED
