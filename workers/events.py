@@ -73,7 +73,7 @@ class Events:
 
     def _packed(self, type_: EventType, at: float, fields: Mapping[str, Any]) -> Outgoing | None:
         try:
-            event = Event(id=new_id(), type=type_.value, at=at, **fields)
+            event = Event(**{"id": new_id(), **fields}, type=type_.value, at=at)
             return _message(event.type, event.to_bytes())
         except Exception:  # a fault of ours; no worker dies of an event
             log.exception("an event could not be packed", extra={"type": type_.value})
