@@ -136,15 +136,18 @@ class Supervised:
             wait=wait_random_exponential(multiplier=0.2, max=_LONGEST_BACKOFF_S),
             before_sleep=self._note_failure,
         )
-        async for attempt in retrying:
-            with attempt:
-                connection = await aio_pika.connect(
-                    self.url,
-                    timeout=CONNECT_TIMEOUT_S,
-                    client_properties={"connection_name": self.name},
-                    heartbeat=HEARTBEAT_S,
-                )
-        return connection
+        return await retrying(self._try_to_connect)
+
+    async def _try_to_connect(self) -> aio_pika.abc.AbstractConnection:
+        try:
+            return await aio_pika.connect(
+                self.url,
+                timeout=CONNECT_TIMEOUT_S,
+                client_properties={"connection_name": self.name},
+                heartbeat=HEARTBEAT_S,
+            )
+        except StopAsyncIteration:  # how aiormq says that the other side has hung up before a word
+            raise aiormq.exceptions.AMQPConnectionError("closed during the handshake") from None
 
     def _note_failure(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None

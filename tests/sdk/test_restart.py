@@ -2,8 +2,6 @@
 
 import asyncio
 import gc
-import os
-import subprocess
 import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -14,18 +12,14 @@ from typing import Self
 import pytest
 
 from producer_sdk import Optimizer, Overloaded, Waiting
-from sandbox.nodes import RabbitNode, programs
 from sandbox.simulator import SimulatorProcess
 from tests.support.clients import desk
 from tests.support.house import House
 from tests.support.processes import worker_processes
+from tests.support.restarting import Restartable, restartable_rabbitmq, set_memory_alarm
 from tests.support.waiting import until
 
 THREADS = 40
-SERVER = programs.rabbitmq_server(os.environ)
-pytestmark = pytest.mark.skipif(
-    SERVER is None and "CI" not in os.environ, reason="rabbitmq-server is not installed"
-)
 
 
 @dataclass(frozen=True)
@@ -88,14 +82,14 @@ class Callers:
 
 
 @pytest.fixture(scope="module")
-def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitNode]:
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Restartable]:
     """A RabbitMQ that may be stopped, or have its alarms set off."""
-    with RabbitNode(tmp_path_factory.mktemp("node") / "rabbitmq") as node:
+    with restartable_rabbitmq(tmp_path_factory.mktemp("node")) as node:
         yield node
 
 
 @pytest.fixture
-async def fleet_there(node: RabbitNode, own_redis: House, simulator: SimulatorProcess) -> House:
+async def fleet_there(node: Restartable, own_redis: House, simulator: SimulatorProcess) -> House:
     """A house whose RabbitMQ is that one."""
     house = replace(own_redis, amqp_url=node.amqp_url, management_url=node.management_url, vhost="/")
     await house.declare(house.simulated(simulator.base_url))
@@ -112,7 +106,7 @@ def traced() -> Iterator[None]:
 @pytest.mark.timeout(300)
 @pytest.mark.usefixtures("traced")
 async def test_restarts_under_forty_threads_cost_no_answer_and_leave_nothing_behind(
-    node: RabbitNode, fleet_there: House
+    node: Restartable, fleet_there: House
 ) -> None:
     config = fleet_there.folder / "fleet.toml"
     after: list[Held] = []
@@ -133,18 +127,8 @@ async def test_restarts_under_forty_threads_cost_no_answer_and_leave_nothing_beh
     assert last.memory_bytes < first.memory_bytes + 50_000, after
 
 
-def set_memory_alarm(node: RabbitNode, *, on: bool) -> None:
-    assert SERVER is not None
-    subprocess.run(
-        [SERVER.with_name("rabbitmqctl"), "-q", "set_vm_memory_high_watermark", "0.00001" if on else "0.4"],
-        env=dict(node._prepare().environ),
-        check=True,
-        timeout=60,
-    )
-
-
 async def test_under_an_alarm_callers_are_told_and_afterwards_answered(
-    node: RabbitNode, fleet_there: House
+    node: Restartable, fleet_there: House
 ) -> None:
     told: list[Waiting] = []
 

@@ -5,17 +5,21 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx
 from redis import Redis
 
 from sandbox.nodes import Brokers, find_brokers
 
+if TYPE_CHECKING:
+    from testcontainers.core.container import DockerContainer
+
 
 @contextmanager
 def test_brokers(folder: Path) -> Iterator[Brokers]:
     given = os.environ.get("OPTIMIZER_AMQP_URL") and os.environ.get("OPTIMIZER_REDIS_URL")
-    if not given and os.environ.get("OPTIMIZER_BROKERS") != "private" and _docker_answers():
+    if not given and os.environ.get("OPTIMIZER_BROKERS") != "private" and docker_answers():
         with _containers() as brokers:
             yield brokers
         return
@@ -30,13 +34,7 @@ def _containers() -> Iterator[Brokers]:
         ExecWaitStrategy,
     )
 
-    os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")
-    rabbit = (
-        DockerContainer(os.environ.get("TEST_RABBITMQ_IMAGE", "rabbitmq:4-management"))
-        .with_exposed_ports(5672, 15672)
-        .with_kwargs(hostname="optimizer-tests")
-        .waiting_for(ExecWaitStrategy(["rabbitmq-diagnostics", "-q", "check_running"]))
-    )
+    rabbit = rabbitmq_container().with_exposed_ports(5672, 15672)
     redis = (
         DockerContainer(os.environ.get("TEST_REDIS_IMAGE", "redis:8"))
         .with_exposed_ports(6379)
@@ -52,6 +50,21 @@ def _containers() -> Iterator[Brokers]:
         )
 
 
+def rabbitmq_container() -> "DockerContainer":
+    """A RabbitMQ that is ready once it is entered; its ports are the caller's to publish."""
+    from testcontainers.core.container import DockerContainer  # noqa: PLC0415 - needs an engine
+    from testcontainers.core.wait_strategies import (  # noqa: PLC0415
+        ExecWaitStrategy,
+    )
+
+    os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")
+    return (
+        DockerContainer(os.environ.get("TEST_RABBITMQ_IMAGE", "rabbitmq:4-management"))
+        .with_kwargs(hostname="optimizer-tests")
+        .waiting_for(ExecWaitStrategy(["rabbitmq-diagnostics", "-q", "check_running"]))
+    )
+
+
 def versions(brokers: Brokers) -> str:
     """What they are, for the last lines of a test run."""
     overview = httpx.get(f"{brokers.management_url}/api/overview", timeout=30).raise_for_status().json()
@@ -60,7 +73,7 @@ def versions(brokers: Brokers) -> str:
     return f"{brokers.origin}, RabbitMQ {overview['rabbitmq_version']}, Redis {redis_version}"
 
 
-def _docker_answers() -> bool:
+def docker_answers() -> bool:
     try:
         asked = subprocess.run(["docker", "info"], capture_output=True, timeout=10, check=False)  # noqa: S607
     except (OSError, subprocess.TimeoutExpired):
