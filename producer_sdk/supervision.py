@@ -136,7 +136,10 @@ class Supervised:
             wait=wait_random_exponential(multiplier=0.2, max=_LONGEST_BACKOFF_S),
             before_sleep=self._note_failure,
         )
-        return await retrying(self._try_to_connect)
+        async for attempt in retrying:
+            with attempt:
+                connection = await self._try_to_connect()
+        return connection
 
     async def _try_to_connect(self) -> aio_pika.abc.AbstractConnection:
         try:
