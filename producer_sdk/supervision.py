@@ -138,19 +138,16 @@ class Supervised:
         )
         async for attempt in retrying:
             with attempt:
-                connection = await self._try_to_connect()
+                try:
+                    connection = await aio_pika.connect(
+                        self.url,
+                        timeout=CONNECT_TIMEOUT_S,
+                        client_properties={"connection_name": self.name},
+                        heartbeat=HEARTBEAT_S,
+                    )
+                except StopAsyncIteration:  # how aiormq says that the other side hung up before a word
+                    raise aiormq.exceptions.AMQPConnectionError("closed during the handshake") from None
         return connection
-
-    async def _try_to_connect(self) -> aio_pika.abc.AbstractConnection:
-        try:
-            return await aio_pika.connect(
-                self.url,
-                timeout=CONNECT_TIMEOUT_S,
-                client_properties={"connection_name": self.name},
-                heartbeat=HEARTBEAT_S,
-            )
-        except StopAsyncIteration:  # how aiormq says that the other side has hung up before a word
-            raise aiormq.exceptions.AMQPConnectionError("closed during the handshake") from None
 
     def _note_failure(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
