@@ -21,7 +21,7 @@ async def test_a_client_that_is_left_while_it_connects_is_left_at_once(house: Ho
     for turns in TURNS:
         async with asyncio.timeout(20), house.agent():
             await some(turns)
-    await until(nothing_is_left)
+    await until(nothing_is_left, 90)
 
 
 async def test_a_consumer_that_rabbitmq_refuses_is_left_at_once(house: House) -> None:
@@ -30,7 +30,7 @@ async def test_a_consumer_that_rabbitmq_refuses_is_left_at_once(house: House) ->
         await Roster("tester").listen(subscriber)  # no topology stands: there is nothing to bind to
         async with asyncio.timeout(20), subscriber:
             await some(turns)
-    await until(nothing_is_left)
+    await until(nothing_is_left, 90)
 
 
 async def some(turns: int) -> None:
