@@ -139,12 +139,15 @@ async def test_no_more_wait_at_once_than_was_said(client: Client, declared: Hous
 async def test_the_first_error_ends_a_map_and_withdraws_what_still_waits(
     client: Client, declared: House
 ) -> None:
-    async with desk(declared.amqp_url, refusing("no")) as front:
+    async with desk(declared.amqp_url, nothing) as front:
+        mapping = asyncio.ensure_future(client.map(["wait", "no", "wait more"], timeout=3600))
+        await until(lambda: len(front.asked) == 3)
+        asked = {asked.prompt: asked for asked in front.asked}
+        await front.reply(asked["no"], refused(asked["no"]))
         with pytest.raises(ContentFiltered, match=r"Not that\."):
-            await client.map(["wait", "no", "wait more"], timeout=3600)
+            await mapping
 
-        waiting = {asked.request.id for asked in front.asked if asked.prompt != "no"}
-        await until(lambda: set(front.withdrawn) == waiting)
+        await until(lambda: set(front.withdrawn) == {asked["wait"].request.id, asked["wait more"].request.id})
 
 
 async def test_errors_can_take_the_place_of_replies(client: Client, declared: House) -> None:
@@ -287,16 +290,20 @@ async def test_an_on_wait_that_fails_does_not_end_the_call(client: Client, decla
         assert (await call).text == "at last"
 
 
-def refusing(refused: str, otherwise: str | None = None) -> Callable[[Asked], Reply | None]:
+def refusing(prompt: str, otherwise: str | None = None) -> Callable[[Asked], Reply | None]:
     """Refuses this prompt; the others are answered with `otherwise`, or not at all."""
 
     def answer(asked: Asked) -> Reply | None:
-        if asked.prompt == refused:
-            report = ErrorReport(type=ErrorType.CONTENT_FILTERED, message="Not that.")
-            return Reply(id=asked.request.id, status="error", error=report)
+        if asked.prompt == prompt:
+            return refused(asked)
         return said(asked, otherwise) if otherwise else None
 
     return answer
+
+
+def refused(asked: Asked) -> Reply:
+    report = ErrorReport(type=ErrorType.CONTENT_FILTERED, message="Not that.")
+    return Reply(id=asked.request.id, status="error", error=report)
 
 
 async def is_empty(house: House, queue: str) -> bool:
