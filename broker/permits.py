@@ -34,11 +34,13 @@ class Permits:
         """The terms under which this job may be claimed."""
         costs = self._costs(job, model)
         name = self.provider.name
+        token = secrets.token_hex(12)
         return ClaimTerms(
             worker=self.worker,
-            token=secrets.token_hex(12),
+            token=token,
             max_spends=self.fleet.fleet.max_spends,
             call={
+                "call": call_id(job.fingerprint, token),
                 "provider": name,
                 "model": model.id,
                 "request_id": job.waiter.id,
@@ -109,3 +111,8 @@ class Permits:
             # A price that is not known cannot be held against a budget; the reports say so.
             "usd": estimated_cost_usd(model, job.request) or 0.0,
         }
+
+
+def call_id(fingerprint: str, token: str) -> str:
+    """The name of one call: its flight, and the claim that it was made under."""
+    return f"{fingerprint}-{token}"

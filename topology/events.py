@@ -15,6 +15,7 @@ class EventType(StrEnum):
     RATE_LIMIT = "optimizer.rate_limit"
     LIMIT_TIGHTENED = "optimizer.limit.tightened"
     ERROR = "optimizer.error"
+    CALL_STARTED = "optimizer.call.started"
     CALL_COMPLETED = "optimizer.call.completed"
     CALL_FAILED = "optimizer.call.failed"
     SPEND_DOUBTFUL = "optimizer.spend.doubtful"

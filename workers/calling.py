@@ -59,7 +59,7 @@ class ProviderClient:
     ) -> None:
         await self._http.aclose()
 
-    async def call(self, job: Job, account: str, key_index: int) -> Completion | Failure:
+    async def call(self, job: Job, account: str, key_index: int, call_id: str) -> Completion | Failure:
         """Calls the provider once for this job, within the provider's `timeout_s`."""
         request, model = job.request, job.candidate.model
         try:
@@ -67,7 +67,7 @@ class ProviderClient:
                 answer = await self._http.post(
                     openai.path_of(request),
                     content=openai.body_of(request, model),
-                    headers=self._headers(job, account, key_index),
+                    headers=self._headers(job, account, key_index) | {"idempotency-key": call_id},
                 )
         except _UNSENT as error:
             message = f"{self._provider.name} cannot be reached ({type(error).__name__})"

@@ -2,12 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from broker.answers import Committed, Run
 from broker.flights import ClaimTerms, Result, StateAway
+from broker.permits import call_id
 from topology.fleet import Model
 from topology.messages import Job
 from workers.moving import AGAIN_S
@@ -25,6 +26,16 @@ class Call:
     model: Model
     terms: ClaimTerms
     run: Run
+
+    @property
+    def id(self) -> str:
+        """The call's name in the ledger, in the events and to the provider."""
+        return call_id(self.job.fingerprint, self.terms.token)
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What is needed to report it as doubtful."""
+        return {**self.terms.call, "account": self.run.account}
 
 
 class Claims:

@@ -45,10 +45,10 @@ class Events:
         self._waiting.append((type_, self._clock.now(), fields))
         self._stirred.set()
 
-    async def publish(self, body: bytes) -> bool:
-        """Publishes a packed event; True when it is confirmed."""
+    async def publish(self, body: bytes, timeout: float = _TIMEOUT_S) -> bool:
+        """Publishes a packed event; True when it is confirmed within `timeout` seconds."""
         message = _message(Event.from_bytes(body).type, body)
-        return await self._publisher.publish(message, timeout=_TIMEOUT_S) is Published.CONFIRMED
+        return await self._publisher.publish(message, timeout=timeout) is Published.CONFIRMED
 
     async def run(self) -> None:
         """Publishes what `emit` was given, until cancelled."""

@@ -113,16 +113,19 @@ class Execution:
 
     async def _run(self, delivery: Delivery, call: Call) -> Executed:
         job = call.job
-        self._telling.report_doubtful(job, call.run.doubtful)
+        await self._telling.enter_doubtful(job, call.run.doubtful)
         # An earlier call of this flight may still be on its way out: it has lost its claim and its place.
         mine = self._underway.running[job.fingerprint] = Running([delivery])
         try:
+            if not await self._telling.write_ahead(call):  # nothing starts that is not in the books
+                executed = mine.executed = await self._not_begun(call)
+                return executed
             ended, seconds = await self._call_provider(call, mine.hurry)
             # Whatever happened to the connection meanwhile: one of these the broker counts as ours.
             carrier = next((d for d in mine.deliveries if d.is_held), delivery)
             match ended:
                 case None:
-                    executed: Executed = await self._called_off(carrier, call, seconds)
+                    executed = await self._called_off(carrier, call, seconds)
                 case Completion():
                     executed = await self._completed(carrier, call, ended, seconds)
                 case Failure():
@@ -134,6 +137,13 @@ class Execution:
             mine.ended.set()
         return executed
 
+    async def _not_begun(self, call: Call) -> Executed:
+        """RabbitMQ takes no entry in the books: the claim goes back, and the job keeps its place."""
+        error = ErrorType.OVERLOADED.value
+        await self._telling.enter_failed(call, 0.0, status=None, error=error, kind="unsent", code=None)
+        await self._claims.release(call, sent=False)
+        return LaterPlease(AGAIN_S, "RabbitMQ")
+
     async def _call_provider(
         self, call: Call, hurry: asyncio.Event
     ) -> tuple[Completion | Failure | None, float]:
@@ -142,7 +152,7 @@ class Execution:
         began = loop.time()
         async with asyncio.TaskGroup() as group:
             ending = group.create_task(
-                self._client.call(call.job, call.run.account, call.run.key_index),
+                self._client.call(call.job, call.run.account, call.run.key_index, call.id),
                 name="provider call",
             )
             renewing = group.create_task(self._renew(call, ending, hurry), name="renew claim")
@@ -193,7 +203,9 @@ class Execution:
             bill["usd"] = price
         event = self._worker.events.event(
             EventType.CALL_COMPLETED,
-            **self._telling.facts(call, seconds),
+            id=call.id,
+            **self._telling.facts(call),
+            latency_s=round(seconds, 4),
             status=200,
             prompt_tokens=usage.prompt_tokens,
             completion_tokens=usage.completion_tokens,
@@ -207,11 +219,13 @@ class Execution:
             stored = await self._claims.commit(call, replace(result, outcome=_too_large(outcome, refused)))
         match stored:
             case Stored(duplicate=True):
-                self._telling.tell_of(
-                    EventType.SPEND_DUPLICATE, job, cost_usd=price, provider=self._provider.name
+                await self._worker.books.enter_packed(event)
+                await self._worker.books.enter(
+                    EventType.SPEND_DUPLICATE,
+                    f"{call.id}:duplicate",
+                    **self._telling.facts(call),
+                    cost_usd=price,
                 )
-                while not await self._worker.events.publish(event):  # noqa: ASYNC110 - a broker away is silent
-                    await asyncio.sleep(AGAIN_S)
             case Stored():
                 pass
             case Stale() | Living():  # a result is taken from anyone; this was an answer too large to send
@@ -221,18 +235,9 @@ class Execution:
 
     async def _called_off(self, delivery: Delivery, call: Call, seconds: float) -> Executed:
         """Nobody wanted it any more, and it was cut. `renew` has ended the claim; here its leases end."""
-        facts = self._telling.facts(call, seconds)
         error = ErrorType.CANCELLED.value
-        self._worker.events.emit(
-            EventType.CALL_FAILED, **facts, status=None, error=error, kind="cancelled", code=None
-        )
-        self._telling.tell_of(
-            EventType.SPEND_DOUBTFUL,
-            call.job,
-            called_for=call.job.waiter.id,
-            reason="cancelled",
-            **{name: facts[name] for name in ("provider", "model", "account", "worker")},
-        )
+        await self._telling.enter_failed(call, seconds, status=None, error=error, kind="cancelled", code=None)
+        await self._telling.enter_doubtful(call.job, call.facts, reason="cancelled")
         await self._claims.release(call, billed=True)
         delivery.ack()
         return GoOn()

@@ -49,16 +49,16 @@ class AfterFailure:
 
     async def follow(self, delivery: Delivery, call: Call, failure: Failure, seconds: float) -> Executed:
         """Deals with a call that failed after `seconds`."""
-        self._worker.events.emit(
-            EventType.CALL_FAILED,
-            **self._telling.facts(call, seconds),
+        await self._telling.enter_failed(
+            call,
+            seconds,
             status=failure.status,
             error=failure.error_type.value,
             kind=failure.kind.value,
             code=failure.code,
         )
         if failure.may_be_billed:
-            self._telling.report_doubtful(call.job, {**call.terms.call, "account": call.run.account})
+            await self._telling.enter_doubtful(call.job, call.facts)
         match failure.kind:
             case FailureKind.REQUEST_AT_FAULT if self._may_fit_elsewhere(call, failure):
                 await self._claims.release(call)
@@ -183,7 +183,7 @@ class AfterFailure:
         self, delivery: Delivery, job: Job, model: Model, terms: ClaimTerms, spent: Spent
     ) -> Executed:
         """The flight was bought as often as it may be, and nobody knows an end: its waiters get an error."""
-        self._telling.report_doubtful(job, spent.doubtful)
+        doubt = self._telling.doubt(job, spent.doubtful) if spent.doubtful else b""
         outcome = error_outcome(
             ErrorType.PROVIDER_ERROR,
             f"{self._provider.name}/{model.id}: {spent.spends} calls ended without a known result, and each "
@@ -191,7 +191,7 @@ class AfterFailure:
         )
         ended = await self._claims.until_decided(
             lambda: self._worker.flights.commit(
-                job.fingerprint, job.waiter, terms.token, spent.started, Result(outcome)
+                job.fingerprint, job.waiter, terms.token, spent.started, Result(outcome, events=doubt)
             )
         )
         if isinstance(ended, Stored):

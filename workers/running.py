@@ -67,6 +67,7 @@ async def _work(
     side = [
         asyncio.create_task(worker.beat(), name="heartbeat"),
         asyncio.create_task(worker.events.run(), name="events"),
+        asyncio.create_task(worker.books.run(), name="books"),
     ]
     roles.run()
     listening = asyncio.create_task(listener.run(), name="control")
@@ -81,6 +82,7 @@ async def _work(
         worker.report(leaving=True)
     finally:
         await end_all([*side, stopping, listening])
+    await worker.books.settle()
     await worker.events.flush()
     for task in ended - {stopping}:
         task.result()  # a side task that dies stops its worker, loudly

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from broker.answers import Done, Stored
-from broker.flights import StateAway
+from broker.flights import LEASE_S, StateAway
 from producer_sdk.transport import Delivery
 from topology.events import EventType
 from topology.fleet import Provider
@@ -38,17 +38,46 @@ class Telling:
         delivery.ack()
         return GoOn()
 
-    def report_doubtful(self, job: Job, call: Mapping[str, Any] | None) -> None:
-        """An earlier call of which nobody knows the end; None: there was none."""
-        if call:
-            facts = {k: v for k, v in call.items() if k in {"provider", "model", "account", "worker"}}
-            self.tell_of(EventType.SPEND_DOUBTFUL, job, called_for=call.get("request_id"), **facts)
+    async def write_ahead(self, call: Call) -> bool:
+        """Enters a call in the books before its first byte leaves; False: RabbitMQ took no entry in time."""
+        until = self._worker.clock.now() + self._provider.timeout_s + LEASE_S
+        return await self._worker.books.enter(
+            EventType.CALL_STARTED, f"{call.id}:started", **self.facts(call), until=until
+        )
 
-    def facts(self, call: Call, seconds: float) -> dict[str, Any]:
-        """What a learning event says of a call, however it ended."""
+    async def enter_failed(self, call: Call, seconds: float, **facts: Any) -> None:
+        """Enters that a call ended in something else than an answer."""
+        await self._worker.books.enter(
+            EventType.CALL_FAILED,
+            f"{call.id}:failed",
+            **self.facts(call),
+            latency_s=round(seconds, 4),
+            **facts,
+        )
+
+    async def enter_doubtful(self, job: Job, call: Mapping[str, Any] | None, **facts: Any) -> None:
+        """Enters a call of which nobody knows whether it was billed; None: there was none."""
+        if call:
+            await self._worker.books.enter_packed(self.doubt(job, call, **facts))
+
+    def doubt(self, job: Job, call: Mapping[str, Any], **facts: Any) -> bytes:
+        """The packed entry about a doubtful call, which `job` has found out."""
+        known = {k: v for k, v in call.items() if k in {"call", "provider", "model", "account", "worker"}}
+        event = self._worker.events.event(
+            EventType.SPEND_DOUBTFUL,
+            id=f"{call['call']}:doubtful",
+            **_about(job),
+            called_for=call["request_id"],
+            **known,
+            **facts,
+        )
+        return event.to_bytes()
+
+    def facts(self, call: Call) -> dict[str, Any]:
+        """What every event about a call says of it."""
         job = call.job
         return {
-            "id": f"{job.fingerprint}-{call.terms.token}",
+            "call": call.id,
             "agent": job.waiter.agent,
             "request_id": job.waiter.id,
             "agent_type": job.request.agent_type,
@@ -59,19 +88,16 @@ class Telling:
             "task": job.request.task,
             "priority": job.waiter.priority.value,
             "attempt": call.run.attempt,
-            "latency_s": round(seconds, 4),
             "worker": self._worker.id,
         }
 
     def tell_of(self, type_: EventType, job: Job, **facts: Any) -> None:
         """An event about a job."""
-        self._worker.events.emit(
-            type_,
-            agent=job.waiter.agent,
-            request_id=job.waiter.id,
-            flight=job.fingerprint,
-            **facts,
-        )
+        self._worker.events.emit(type_, **_about(job), **facts)
+
+
+def _about(job: Job) -> dict[str, Any]:
+    return {"agent": job.waiter.agent, "request_id": job.waiter.id, "flight": job.fingerprint}
 
 
 def _source(waiter: Waiter, ended: Done | Stored) -> Source | None:

@@ -21,6 +21,7 @@ from producer_sdk.roster import BEAT_S, Roster
 from producer_sdk.transport import Publisher, Subscriber
 from topology.events import EventType
 from topology.fleet import Fleet
+from workers.books import Books
 from workers.events import Clock, Events
 from workers.notices import Notices
 from workers.underway import Underway
@@ -42,6 +43,7 @@ class Worker:
         paused: The providers that operators have paused, as far as this worker has heard.
         underway: The calls of all its pools.
         notices: What callers are told of their waiting.
+        books: The entries that the ledger of calls rests on.
         on_lost: Called when deliveries that are held are ours no longer.
         on_roster: Called when a worker of the fleet appears or leaves.
         on_control: Called when `paused` or `fleet` has changed.
@@ -65,10 +67,12 @@ class Worker:
     on_control: list[Callable[[], None]] = field(default_factory=list)
     reports: list[Callable[[], Mapping[str, Any]]] = field(default_factory=list)
     notices: Notices = field(init=False)
+    books: Books = field(init=False)
     _redis_back_at: float | None = field(default=-math.inf, init=False)
 
     def __post_init__(self) -> None:
         self.notices = Notices(self.publisher, self.clock)
+        self.books = Books(self.events)
 
     def redis_failed(self) -> None:
         """Redis did not answer."""

@@ -37,6 +37,8 @@ class Entry(BaseModel):
     """When it ended, epoch seconds; `None` while it is in progress."""
     request_id: str | None
     """The caller's `x-client-request-id` header."""
+    call_id: str | None = None
+    """The caller's `idempotency-key` header: its name for this call, where a request is called for twice."""
     account: str | None
     """Whose key it bore; `None` if the key is unknown."""
     model: str | None

@@ -109,6 +109,7 @@ class Provider:
             seq=self.ledger.next_seq(),
             arrived_at=self.now(),
             request_id=headers.get("x-client-request-id"),
+            call_id=headers.get("idempotency-key"),
             account=account,
             model=None,
             prompt_sha256=None,
