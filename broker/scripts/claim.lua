@@ -4,13 +4,16 @@
 -- ARGV  msgpack map: key, waiter, deadline (the job's own waiter), worker, token, lease_s, max_spends,
 --       call (msgpack, what a later claimant needs to report this one as doubtful), permit_key,
 --       limits: shared ones, closed: [key], paused: [hash, field] or [], used_key,
---       accounts: [{name, limits, keys: [{closed: [key]}], closed: [key]}]
+--       accounts: [{name, limits, keys: [{closed: [key]}], closed: [key]}],
+--       parks: [seconds], longest first: for how long the job can be parked. It comes from a worker that never
+--       calls, in place of `call` and all that follows: nothing is granted, no permit taken, no spend noted
 -- Returns one of
 --   expired                               nobody waits any more; the flight ends here
 --   done, outcome, payer, events, waiter...    the answer is there; these have not got it
 --   own, token                            this process runs it, or a claim of its own got lost on the way
 --   busy, instant                         somebody else runs it, his lease ends then
 --   spent, spends, started, doubtful call or ''   max_spends is used up; the claim is for committing that
+--   idle, spends, seconds                 it may be run, by one that calls; written down as parked for so long
 --   later, instant, limit, waiter...      permits are refused until then; these want to know
 --   run, account, key index, started, attempt, latest deadline, doubtful call or ''
 
@@ -56,6 +59,20 @@ if (f.spends or 0) >= a.max_spends then
     'lease_until', text(now + a.lease_s), 'started', text(now))
   redis.call('HDEL', FLIGHT, 'call')
   return {'spent', tostring(f.spends), text(now), doubtful}
+end
+
+if a.parks then
+  local park_s = a.parks[#a.parks]
+  for _, span in ipairs(a.parks) do
+    if span < latest - now then
+      park_s = span
+      break
+    end
+  end
+  -- A parked job shows no sign of life: whoever asks meanwhile leads anew.
+  redis.call('HSET', FLIGHT, 'parked_until', text(now + park_s))
+  keep_until(latest + GRACE)
+  return {'idle', tostring(f.spends or 0), tostring(park_s)}
 end
 
 -- Nothing starts at a paused provider, whatever a worker has heard: it asks again soon, since nobody knows

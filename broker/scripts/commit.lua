@@ -8,7 +8,7 @@
 --       bill: {requests, tokens, usd}
 -- Returns one of
 --   stored, payer, events, outcome, waiter...      these have no answer yet
---   duplicate, payer, '', outcome, waiter...       another result came first; this spend was one too many
+--   duplicate, payer, events, outcome, waiter...   another result came first; this spend was one too many
 --   stale                                          an error of somebody who no longer holds the claim
 --   living                                         somebody has time for another try: release instead
 
@@ -22,12 +22,15 @@ local function answer(verdict, events)
     redis.call('HGET', FLIGHT, 'outcome')})
 end
 
+-- Whatever is answered, and even if Redis was emptied: the job's own waiter waits, unless it has its answer.
+remember(a.key, a.waiter, a.deadline)
+
 local repeated = f.state == 'done' and f.result_token == a.token
 if not repeated then
   if a.ok then
     if f.state == 'done' and f.status == 'ok' then
       settle_permits(a.permit_key, a.bill)
-      return answer('duplicate', '')
+      return answer('duplicate', f.events or '')
     end
     if f.opened and a.started < f.opened and f.token ~= a.token then
       -- Reopened since: who waits now asked for a newer answer; not so the job's own waiter, whom an emptied
@@ -45,10 +48,7 @@ if not repeated then
       return {'living'}
     end
   end
-end
 
-remember(a.key, a.waiter, a.deadline)
-if not repeated then
   settle_permits(a.permit_key, a.bill)
   local fresh_until = now + (a.ok and math.max(f.keep_s or 0, a.keep_s) or a.shared_s)
   if a.ok and f.status == 'ok' then

@@ -8,7 +8,7 @@
 
 local a = cmsgpack.unpack(ARGV[1])
 local now = clock()
-local f = read_flight('state', 'token', 'spends', 'attempts')
+local f = read_flight('state', 'token', 'spends', 'attempts', 'call')
 
 for _, closed in ipairs(a.closed) do
   local until_ = math.max(closed.until_, tonumber(redis.call('GET', closed.key) or '0'))
@@ -23,7 +23,7 @@ if f.state ~= 'running' or f.token ~= a.token then
 end
 redis.call('HDEL', FLIGHT, 'token', 'worker', 'lease_until', 'call')
 redis.call('HSET', FLIGHT, 'state', 'queued', 'published_at', text(now), 'parked_until', text(a.parked_until))
-if not a.billed and f.spends > 0 then
+if f.call and not a.billed and f.spends > 0 then -- the claim of a spent flight made no call, and took no spend
   redis.call('HINCRBY', FLIGHT, 'spends', -1)
 end
 return {'mine', tostring(f.attempts or 0)}

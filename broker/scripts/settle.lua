@@ -1,7 +1,8 @@
 -- settle: these waiters have their answer, or want none; never deleted, so that asking again is a hit.
 --
 -- KEYS  flight, waiters, served
--- ARGV  msgpack map: waiters: [{key, deadline}], events (whether what was to be published, was)
+-- ARGV  msgpack map: waiters: [{key, deadline}], events (whether what was to be published, was),
+--       keep_s (for how long the record is kept at least, for those who are left; 0: as it is)
 -- Returns  the number of waiters that are left
 
 local a = cmsgpack.unpack(ARGV[1])
@@ -19,5 +20,8 @@ if a.events then
 end
 if latest > 0 then
   keep_until(latest + GRACE)
+end
+if a.keep_s > 0 then
+  keep_until(now + a.keep_s)
 end
 return {tostring(redis.call('HLEN', WAITERS))}

@@ -1,11 +1,13 @@
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
-from broker.answers import Busy, Done, Expired, Joined, Lead, Own, Run, Spent, Stored
+from broker.answers import Attended, Busy, Done, Expired, Idle, Joined, Lead, Own, Run, Spent, Stored
 from broker.flights import LEASE_S
 from sandbox.nodes import Brokers
 from tests.broker.test_flights import FLIGHT, Desk, fault, ok, open_desk
+from topology.messages import Waiter
 
 
 @pytest.fixture
@@ -202,3 +204,105 @@ async def test_a_known_failure_can_be_tried_again_more_often_than_max_spends(des
         terms = desk.terms()
         assert (await desk.run(waiter, terms)).attempt == attempt
         await desk.flights.release(FLIGHT, terms.token)
+
+
+async def attend(desk: Desk, waiter: Waiter, worker: str = "undertaker") -> Attended:
+    return await desk.flights.attend(FLIGHT, waiter, worker=worker, token="its-own", max_spends=2)
+
+
+async def test_who_never_calls_is_granted_nothing(desk: Desk) -> None:
+    waiter = desk.waiter()
+    await desk.admit(waiter)
+
+    idle = await attend(desk, waiter)
+
+    assert idle == Idle(spends=0, park_s=30.0)
+    assert await desk.field("state") == b"queued"
+    assert await desk.field("token") is None
+    assert (await desk.run(waiter, desk.terms())).attempt == 1
+
+
+@pytest.mark.parametrize(
+    ("left_s", "park_s"), [(2.0, 1.0), (6.0, 5.0), (299.0, 30.0), (400.0, 300.0), (0.9, 1.0)]
+)
+async def test_who_never_calls_is_told_for_how_long_a_job_can_be_parked(
+    desk: Desk, left_s: float, park_s: float
+) -> None:
+    waiter = desk.waiter(left_s=left_s)
+    await desk.admit(waiter)
+
+    assert await attend(desk, waiter) == Idle(0, park_s)
+
+
+async def test_the_most_patient_waiter_decides_for_how_long(desk: Desk) -> None:
+    waiter = desk.waiter("r1", left_s=6.0)
+    await desk.admit(waiter)
+    await desk.admit(desk.waiter("r2", left_s=400.0))
+
+    assert await attend(desk, waiter) == Idle(0, 300.0)
+
+
+async def test_nobody_joins_a_job_that_was_found_dead_and_is_parked(desk: Desk) -> None:
+    waiter = desk.waiter("r1")
+    await desk.admit(waiter)
+    assert await desk.admit(desk.waiter("r2")) == Joined()
+    await attend(desk, waiter)
+
+    assert await desk.admit(desk.waiter("r3")) == Lead(2)
+
+
+async def test_who_never_calls_leaves_a_running_call_alone(desk: Desk) -> None:
+    waiter, terms = desk.waiter(), desk.terms("w1")
+    await desk.admit(waiter)
+    run = await desk.run(waiter, terms)
+
+    assert isinstance(await attend(desk, waiter), Busy)
+    assert await attend(desk, waiter, worker="w1") == Own(terms.token)
+    assert isinstance(await desk.commit(waiter, terms, run.started, ok()), Stored)
+
+
+async def test_who_never_calls_leaves_the_doubt_about_a_lapsed_call_to_the_next_who_does(desk: Desk) -> None:
+    waiter = desk.waiter()
+    await desk.admit(waiter)
+    await desk.run(waiter, desk.terms("w1"))
+    await desk.lapse()
+
+    assert await attend(desk, waiter) == Idle(1, 30.0)
+    assert (await desk.run(waiter, desk.terms("w2"))).doubtful is not None
+
+
+async def test_who_never_calls_finds_what_was_answered(desk: Desk) -> None:
+    waiter = desk.waiter()
+    await desk.answered(waiter, ok())
+
+    done = await attend(desk, waiter)
+
+    assert isinstance(done, Done)
+    assert (done.outcome, done.waiters) == (ok(), ())
+
+
+async def test_who_never_calls_may_end_a_spent_flight_and_nothing_else(desk: Desk) -> None:
+    waiter = desk.waiter()
+    await spend_all(desk)
+    await desk.lapse()
+
+    spent = await attend(desk, waiter)
+
+    assert isinstance(spent, Spent)
+    terms = replace(desk.terms(), token="its-own")
+    assert isinstance(await desk.commit(waiter, terms, spent.started, fault("Bought twice.")), Stored)
+
+
+async def test_who_never_calls_finds_nobody_waiting(desk: Desk) -> None:
+    late = desk.waiter(left_s=-1.0)
+    await desk.admit(late)
+
+    assert await attend(desk, late) == Expired()
+
+
+async def test_a_dead_job_that_redis_forgot_is_idle_with_its_own_waiter(desk: Desk) -> None:
+    waiter = desk.waiter()
+
+    assert await attend(desk, waiter) == Idle(0, 30.0)
+    assert await desk.flights.waiters(FLIGHT) == [waiter]
+    assert await desk.admit(desk.waiter("r2")) == Lead(1)

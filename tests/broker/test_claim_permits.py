@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from broker.answers import Claimed, Later, Run
+from broker.answers import Claimed, Done, Later, Run
 from broker.flights import LEASE_S, ClaimTerms, Result
 from sandbox.nodes import Brokers
 from tests.broker.test_flights import Desk, ok, open_desk
@@ -146,6 +146,16 @@ async def test_a_refused_claim_takes_nothing_at_all(desk: Desk) -> None:
     left = [key async for key in desk.redis.scan_iter(desk.key("*")) if b":rate:" in key or b":groq" in key]
     assert left == []
     assert await desk.redis.hget(desk.key("flight:b"), "spends") is None
+
+
+async def test_a_paid_answer_is_told_though_no_permit_is_left(desk: Desk) -> None:
+    limits = (lease(desk, 1), rate(desk, "fixed", 1))
+    terms, others = desk.terms("w1", limits=limits), desk.terms("w2", limits=limits)
+    await claim(desk, "a", terms)
+    await end(desk, "a", terms)
+    assert isinstance(await claim(desk, "b", others), Later)
+
+    assert isinstance(await claim(desk, "a", desk.terms("w2", limits=limits)), Done)
 
 
 async def test_of_several_limits_the_one_that_lasts_longest_is_told(desk: Desk) -> None:

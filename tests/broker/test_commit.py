@@ -83,6 +83,33 @@ async def test_a_second_result_is_a_duplicate_and_the_first_one_counts(desk: Des
     assert await desk.admit(desk.waiter("r2")) == Hit("fresh", ok("quick"), waiter.key)
 
 
+async def test_a_reply_that_is_owed_keeps_the_record_past_every_deadline(desk: Desk) -> None:
+    waiter, terms = desk.waiter(left_s=10.0, durable=True), desk.terms()
+    await desk.admit(waiter)
+    run = await desk.run(waiter, terms)
+    await desk.commit(waiter, terms, run.started, ok("Sky"), keep_s=0.0)
+
+    await desk.flights.settle(FLIGHT, [], keep_s=900.0)
+
+    for part in ("flight", "waiters"):
+        assert await desk.redis.ttl(desk.key(f"{part}:{FLIGHT}")) > 800
+    assert isinstance(await desk.claim(waiter, desk.terms()), Done)
+
+
+async def test_who_comes_second_is_given_the_events_that_the_first_has_not_published(desk: Desk) -> None:
+    waiter, first, second = desk.waiter(), desk.terms("w1"), desk.terms("w2")
+    await desk.admit(waiter)
+    run = await desk.run(waiter, first)
+    await desk.lapse()
+    run_again = await desk.run(waiter, second)
+    await desk.commit(waiter, first, run.started, ok("first"), events=b"of the first")
+
+    duplicate = await desk.commit(waiter, second, run_again.started, ok("second"), events=b"of the second")
+
+    assert isinstance(duplicate, Stored)
+    assert duplicate.events == b"of the first"
+
+
 async def test_an_error_is_taken_from_the_holder_of_the_claim_only(desk: Desk) -> None:
     waiter, slow, quick = desk.waiter(), desk.terms("slow"), desk.terms("quick")
     await desk.admit(waiter)
@@ -148,6 +175,31 @@ async def test_after_a_flush_the_jobs_own_waiter_is_answered(desk: Desk, outcome
 
     assert isinstance(stored, Stored)
     assert (stored.waiters, stored.duplicate) == ((waiter,), False)
+
+
+async def test_after_a_flush_the_jobs_own_waiter_is_answered_with_what_came_first(desk: Desk) -> None:
+    waiter, other = desk.waiter("r1"), desk.waiter("r2")
+    terms, others = desk.terms("w1"), desk.terms("w2")
+    await desk.admit(waiter)
+    run = await desk.run(waiter, terms)
+    await desk.flush()
+    await desk.commit(other, others, (await desk.run(other, others)).started, ok("first"))
+
+    second = await desk.commit(waiter, terms, run.started, ok("second"))
+
+    assert isinstance(second, Stored)
+    assert second.duplicate
+    assert second.outcome == ok("first")
+    assert waiter in second.waiters
+
+
+async def test_after_a_flush_a_failed_try_is_no_end_while_the_jobs_own_waiter_has_time(desk: Desk) -> None:
+    waiter, terms = desk.waiter("r1", left_s=60.0), desk.terms()
+    await desk.admit(waiter)
+    run = await desk.run(waiter, terms)
+    await desk.flush()
+
+    assert await desk.commit(waiter, terms, run.started, fault(), retry_at=desk.start + 30) == Living()
 
 
 async def test_after_a_flush_and_a_new_lead_the_jobs_own_waiter_is_answered_too(desk: Desk) -> None:

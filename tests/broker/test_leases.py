@@ -143,6 +143,20 @@ async def test_calls_that_may_have_been_billed_are_bounded(desk: Desk) -> None:
     assert (spent.spends, spent.doubtful) == (2, None)
 
 
+async def test_giving_up_the_claim_of_a_spent_flight_gives_no_spend_back(desk: Desk) -> None:
+    waiter = desk.waiter()
+    await desk.admit(waiter)
+    for _ in range(2):
+        await desk.run(waiter, desk.terms())
+        await desk.lapse()
+    terms = desk.terms()
+    assert isinstance(await desk.claim(waiter, terms), Spent)
+
+    await desk.flights.release(FLIGHT, terms.token, sent=False)
+
+    assert isinstance(await desk.claim(waiter, desk.terms()), Spent)
+
+
 async def test_a_released_flight_is_free_for_any_worker(desk: Desk) -> None:
     waiter, terms = desk.waiter(), desk.terms("w1")
     await desk.admit(waiter)

@@ -4,11 +4,12 @@ import math
 from typing import Any
 
 from tests.fuzz.malformed import (
-    DEAD,
     NOTHING,
     SERVED,
+    End,
     Maker,
     Malformed,
+    after_death,
     answered,
     kept,
     kind,
@@ -144,7 +145,25 @@ def job_whose_waiter_has_gone(m: Maker) -> Malformed:
 
 @kind()
 def job_for_a_queue_that_never_was(m: Maker) -> Malformed:
-    return m.send(m.job(), DEAD, exchange=names.JOBS, key=f"jobs.{m.rng.randrange(99)}.any.normal")
+    key = f"jobs.{m.rng.randrange(99)}.any.normal"
+    return m.send(m.job(), after_death(End.SERVED), exchange=names.JOBS, key=key)
+
+
+@kind()
+def job_that_expires_in_its_queue(m: Maker) -> Malformed:
+    body = m.job(waiter=m.waiter(deadline=m.now + 25))  # time for a short retry tier, and no longer one
+    told: dict[str, Any] = {"exchange": names.JOBS, "key": JOBS_QUEUE, "expiration": m.rng.choice(["0", "1"])}
+    return m.send(body, after_death(End.SERVED), **told)
+
+
+@kind()
+def envelope_that_expires_in_its_queue(m: Maker) -> Malformed:
+    told: dict[str, Any] = {
+        "exchange": names.JOBS,
+        "key": REQUESTS_QUEUE,
+        "expiration": m.rng.choice(["0", "1"]),
+    }
+    return m.send(envelope(m, deadline=m.now + 25), after_death(End.SERVED), **told)
 
 
 def envelope(m: Maker, **waiter: Any) -> dict[str, Any]:
@@ -195,12 +214,31 @@ def noise_by_way_of_a_retry_tier(m: Maker) -> Malformed:
 @kind()
 def retry_of_nothing(m: Maker) -> Malformed:
     key = m.rng.choice(["", "nowhere", "reply.tester.x"])
-    return m.send(m.id.encode(), DEAD, exchange=RetryTier.ONE_SECOND.exchange, key=key)
+    return m.send(
+        m.id.encode(), kept("there is no such queue"), exchange=RetryTier.ONE_SECOND.exchange, key=key
+    )
 
 
 @kind()
 def straight_to_the_dead(m: Maker) -> Malformed:
-    return m.send(m.request(), DEAD, exchange=names.DEAD, key="")
+    return m.send(m.request(), kept("optimizer.dead itself"), exchange=names.DEAD, key="")
+
+
+@kind(3)
+def straight_to_the_dead_with_a_history(m: Maker) -> Malformed:
+    odd: object = m.rng.choice(
+        [
+            [], "x", 5, [5], [[]], [{}], {"queue": JOBS_QUEUE}, [{"queue": JOBS_QUEUE}],
+            [{"queue": 5, "reason": "expired", "exchange": names.JOBS}],
+            [{"queue": "", "reason": "expired", "exchange": names.JOBS, "count": 2**40}],
+            [{"queue": "nowhere", "reason": "x" * 5000, "exchange": 5, "count": "many", "time": "now"}],
+            [{"queue": JOBS_QUEUE, "reason": "delivery_limit", "exchange": names.REQUESTS}],
+            [{"queue": JOBS_QUEUE, "reason": "delivery_limit", "exchange": names.JOBS}],
+        ]
+    )  # fmt: skip
+    headers = {"x-death": odd, "x-delivery-count": m.rng.choice([0, -1, "x", 2**60])}
+    key = m.rng.choice(["", "normal.tester", "nowhere"])
+    return m.send(m.job(), kept(""), exchange=names.DEAD, key=key, headers=headers)
 
 
 @kind()

@@ -11,13 +11,14 @@ from tests.fuzz.malformed import (
     End,
     Maker,
     Malformed,
+    after_death,
     answered,
-    either,
     kept,
     kind,
     pack,
     shortstr,
 )
+from topology import names
 from topology.wire import MAX_MESSAGE_BYTES
 
 INVALID = b"gr\xf6\xdfe"  # Latin-1
@@ -247,5 +248,14 @@ def odd_but_harmless_properties(m: Maker) -> Malformed:
 @kind()
 def expires_in_the_queue(m: Maker) -> Malformed:
     # RabbitMQ dead-letters what expires; the sender chose that.
-    expiration = m.rng.choice(["0", "1", "5"])
-    return m.send(m.request(), either(End.SERVED, End.DEAD), expiration=expiration)
+    told = after_death(End.SERVED, End.ANSWERED, type_="deadline_exceeded", says="expiration")
+    return m.send(m.request(), told, expiration=m.rng.choice(["0", "1", "5"]))
+
+
+@kind()
+def expires_with_a_forged_history(m: Maker) -> Malformed:
+    # RabbitMQ adds to an x-death that it finds: it must not make a stranger one of the house.
+    body = {"v": 1, "request": m.request(agent="victim"), "waiter": m.waiter(agent="victim")}
+    death = {"queue": "requests.normal", "reason": "expired", "exchange": names.JOBS, "count": 1}
+    headers = {"x-death": [death], "x-first-death-queue": "requests.normal"}
+    return m.send(body, after_death(End.ANSWERED), expiration=m.rng.choice(["0", "1"]), headers=headers)

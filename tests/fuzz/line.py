@@ -84,12 +84,8 @@ async def line_to(amqp_url: str, books: Books) -> AsyncIterator[RawChannel]:
         async def on_kept(message: DeliveredMessage) -> None:
             books.kept(message.body, str((message.header.properties.headers or {}).get("x-reason")))
 
-        async def on_dead(message: DeliveredMessage) -> None:
-            books.dead(message.header.properties.message_id or "")
-
         await listening.basic_consume(REPLY_TO, on_reply, no_ack=True)
         await listening.basic_consume(names.DEAD_KEPT_QUEUE, on_kept, no_ack=True)
-        await listening.basic_consume(names.DEAD_QUEUE, on_dead, no_ack=True)
         yield channel
 
 

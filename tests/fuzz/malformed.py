@@ -28,8 +28,6 @@ class End(StrEnum):
     """With a result: what is odd about it does no harm."""
     KEPT = "kept"
     """A copy with its reason is in `dead.kept`."""
-    DEAD = "dead"
-    """It is in `dead`, the undertaker's list."""
     RETURNED = "returned"
     """Unroutable: the broker returns it to its sender."""
     NOTHING = "nothing"
@@ -38,11 +36,15 @@ class End(StrEnum):
 
 @dataclass(frozen=True)
 class Expected:
-    """The ends that are right; of an answer its type, of an answer or a copy a part of the text."""
+    """The ends that are right; of an answer its type, of an answer or a copy a part of the text.
+
+    `may_die`: on its way there it may pass the undertaker, which leaves a copy: that is no end.
+    """
 
     ends: tuple[End, ...]
     type: str | None = None
     says: str = ""
+    may_die: bool = False
 
 
 @dataclass(frozen=True)
@@ -179,8 +181,12 @@ def either(*ends: End) -> Expected:
     return Expected(ends)
 
 
+def after_death(*ends: End, type_: str | None = None, says: str = "") -> Expected:
+    """With a copy, and one of these ends besides."""
+    return Expected(ends, type_, says, may_die=True)
+
+
 SERVED: Final = either(End.SERVED)
-DEAD: Final = either(End.DEAD)
 RETURNED: Final = either(End.RETURNED)
 NOTHING: Final = either(End.NOTHING)
 

@@ -43,14 +43,14 @@ class Report:
 
 
 async def run(house: House, fleet: Fleet, seed: int, count: int, say: Callable[[str], None]) -> Report:
-    """Sends `count` malformed messages to a front and a backend, with good ones in between and a last one."""
+    """Sends `count` malformed messages to a whole fleet, with good ones in between and a last one."""
     await house.declare(fleet)
     books, began = Books(), time.monotonic()
     workers: list[Worker] = []
     readers: list[asyncio.Task[None]] = []
     config = house.folder / "fleet.toml"
     try:
-        async with worker_processes(house, config, ["front"], ["backend:all"]) as started:
+        async with worker_processes(house, config, ["front"], ["backend:all"], ["undertaker"]) as started:
             workers += started
             readers += [asyncio.create_task(_read_on(worker), name="worker's log") for worker in workers]
             await _send_all(house, seed, count, say, books)

@@ -1,0 +1,67 @@
+"""What the scripts are asked with, beside the flight and the waiter."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from topology.messages import Outcome, Waiter
+
+
+@dataclass(frozen=True)
+class Admission:
+    """What `admit` needs to know of a request.
+
+    Attributes:
+        max_age_s: How old an answer may be, in seconds; 0 takes none.
+        keep_s: For how long its own answer is fresh for others, in seconds.
+        limits: Of the agent, then of the fleet, as `admit.lua` describes them.
+    """
+
+    fingerprint: str
+    waiter: Waiter
+    max_age_s: float
+    keep_s: float
+    limits: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class ClaimTerms:
+    """What `claim` needs beside the waiter; built by `broker.permits`.
+
+    Attributes:
+        token: Random, new for each claim.
+        call: What a later claimant needs to report this call as doubtful.
+        closed: Keys whose value is an instant until which everything behind them is closed.
+        paused: The hash of what operators have paused, and the field that would stop this call.
+        accounts: The candidates, each with the index-ordered keys, as `claim.lua` describes them.
+    """
+
+    worker: str
+    token: str
+    max_spends: int
+    call: Mapping[str, Any]
+    limits: tuple[Mapping[str, Any], ...]
+    closed: tuple[str, ...]
+    accounts: tuple[Mapping[str, Any], ...]
+    used_key: str
+    paused: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """What `commit` is to store.
+
+    Attributes:
+        events: msgpack, to be published once this is stored.
+        keep_s: For how long an answer is fresh, at least, in seconds.
+        shared_s: For how long an error is shared with newcomers, in seconds; 0: not at all.
+        retry_at: An error gives way while somebody waits beyond this instant; 0: never.
+        bill: Units really used, of `requests`, `tokens`, `usd`; a missing one stays as reserved.
+    """
+
+    outcome: Outcome
+    events: bytes = b""
+    keep_s: float = 0.0
+    shared_s: float = 0.0
+    retry_at: float = 0.0
+    bill: Mapping[str, float] | None = None
