@@ -1,27 +1,29 @@
 """Running the Lua scripts: by their hashes, loaded again into a Redis that has forgotten them."""
 
-import asyncio
+import hashlib
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib import resources
 from typing import Any, Final
 
 import msgpack
 from redis.asyncio import Redis
-from redis.exceptions import (
-    NoScriptError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    RedisError,
-    ResponseError,
-)
+from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisSilent
 
 _SCRIPTS: Final = ("admit", "claim", "renew", "commit", "release", "settle", "cancel")
-_REFUSALS: Final = (OutOfMemoryError, ReadOnlyError)
-"""Redis answers, and does not take writes: full, or a replica after a fail-over."""
+_LOADS: Final = 3
+"""How often they are loaded for one round trip in a Redis that forgets them again."""
+_WHEN_FULL: Final = frozenset({"renew", "commit", "release", "settle", "cancel"})
+"""A full Redis takes nothing new. What has begun comes to its end even so: a call that is paid for is stored
+and told. What that takes is bounded by the calls under way."""
+_OUR_FAULT: Final = frozenset({"ERR", "WRONGTYPE"})
+"""The codes of errors that a script makes itself. With all others Redis says that it takes no writes for now:
+it is full or loading, its disk is, it is a replica, lacks its replicas, is busy, has changed its password."""
 
 
 class StateAway(Exception):
-    """Redis cannot be reached, or refuses to write; nothing was decided."""
+    """Redis cannot be reached, or refuses for now. Asking again is harmless."""
 
 
 class Scripts:
@@ -35,8 +37,6 @@ class Scripts:
     def __init__(self, redis: Redis, prefix: str) -> None:
         self._redis = redis
         self._prefix = prefix
-        self._hashes: dict[str, str] = {}
-        self._loading = asyncio.Lock()
 
     async def run(self, script: str, fingerprint: str, **arguments: Any) -> list[bytes]:
         """Runs one script for one flight; errors as for `run_all`."""
@@ -46,41 +46,47 @@ class Scripts:
         """Runs a script once for each flight, all in one round trip.
 
         Raises:
-            StateAway: Redis cannot be reached, or refuses to write.
+            StateAway: Redis cannot be reached, or refuses for now. Some of it may have been run.
         """
         if not calls:
             return []
+        answers: dict[int, list[bytes]] = {}
         try:
-            for _ in range(2):
-                if script not in self._hashes:
-                    await self._load()
-                try:
-                    return await self._evaluate(self._hashes[script], calls)
-                except NoScriptError:  # a new or flushed Redis: nothing was run, so all can run again
-                    self._hashes.clear()
-            raise StateAway("Redis forgets its scripts as soon as they are loaded")
-        except _REFUSALS as error:
+            for _ in range(_LOADS + 1):
+                left = [n for n in range(len(calls)) if n not in answers]
+                ended = await self._evaluate(script, [calls[n] for n in left])
+                answers |= {n: a for n, a in zip(left, ended, strict=True) if not isinstance(a, Exception)}
+                errors = [error for error in ended if isinstance(error, Exception)]
+                if not errors:
+                    return [answers[n] for n in range(len(calls))]
+                if others := [error for error in errors if not isinstance(error, NoScriptError)]:
+                    raise others[0]
+                await self._load()  # a new or flushed Redis: those were not run
+        except ResponseError as error:
+            if _code(error) in _OUR_FAULT:
+                raise  # waiting does not mend it
             raise StateAway(f"{type(error).__name__}: {error}") from error
-        except ResponseError:
-            raise  # a fault in a script, which waiting does not mend
         except (RedisError, OSError) as error:
+            if isinstance(error, RedisSilent):  # a line that fell silent; those that rest may have, too
+                await self._redis.connection_pool.disconnect(inuse_connections=False)
             raise StateAway(f"{type(error).__name__}: {error}") from error
+        raise StateAway("Redis forgets its scripts as soon as they are loaded")
 
-    async def _evaluate(self, sha: str, calls: Sequence[tuple[str, Mapping[str, Any]]]) -> list[list[bytes]]:
-        if len(calls) == 1:
-            fingerprint, arguments = calls[0]
-            single: list[bytes] = await self._redis.evalsha(sha, 3, *self.keys(fingerprint), pack(arguments))
-            return [single]
+    async def _evaluate(
+        self, script: str, calls: Sequence[tuple[str, Mapping[str, Any]]]
+    ) -> "list[list[bytes] | Exception]":
+        """Answers and errors, in the calls' order."""
         async with self._redis.pipeline(transaction=False) as pipeline:
             for fingerprint, arguments in calls:
-                pipeline.evalsha(sha, 3, *self.keys(fingerprint), pack(arguments))
-            answers: list[list[bytes]] = await pipeline.execute()
+                pipeline.evalsha(_hash(script), 3, *self.keys(fingerprint), pack(arguments))
+            answers: list[list[bytes] | Exception] = await pipeline.execute(raise_on_error=False)
         return answers
 
     async def _load(self) -> None:
-        async with self._loading:
+        async with self._redis.pipeline(transaction=False) as pipeline:
             for name in _SCRIPTS:
-                self._hashes[name] = await self._redis.script_load(_source(name))
+                pipeline.script_load(_loaded_as(name))
+            await pipeline.execute()
 
     def keys(self, fingerprint: str) -> tuple[str, str, str]:
         """The flight, its waiters, and those who were served."""
@@ -91,10 +97,26 @@ class Scripts:
         )
 
 
+@cache
+def _hash(name: str) -> str:
+    """By which Redis knows the script."""
+    return hashlib.sha1(_loaded_as(name).encode(), usedforsecurity=False).hexdigest()
+
+
+@cache
+def _loaded_as(name: str) -> str:
+    return f"#!lua flags=allow-oom\n{_source(name)}" if name in _WHEN_FULL else _source(name)
+
+
 def _source(name: str) -> str:
     folder = resources.files("broker").joinpath("scripts")
     parts = [folder.joinpath(f"{part}.lua").read_text("utf-8") for part in ("prelude", name)]
     return "\n".join(parts)
+
+
+def _code(error: ResponseError) -> str:
+    """The error's first word, by which Redis tells what kind it is; redis-py cuts off those that it knows."""
+    return error.status_code or str(error).partition(" ")[0]
 
 
 def pack(value: Any) -> bytes:

@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol, TypeVar
 
 import aio_pika
 
-from producer_sdk import AsyncOptimizer, Optimizer, OptimizerError, Reply
+from producer_sdk import AsyncOptimizer, Optimizer, OptimizerError, Reply, Submitted
 from producer_sdk.asking import Prompt
 from topology import names
 from topology.messages import Cancel, Request
@@ -31,7 +31,11 @@ class Client(Protocol):
 
     async def map(self, prompts: Iterable[Prompt], **options: Any) -> list[Any]: ...
 
-    def cancel(self, request_id: str) -> bool: ...
+    async def submit(self, prompt: Prompt, **options: Any) -> Submitted: ...
+
+    async def result(self, job: Submitted | str, *, timeout: float = ..., keep: bool = ...) -> Reply: ...
+
+    def cancel(self, request_id: str | Submitted) -> bool: ...
 
 
 class Threaded:
@@ -51,7 +55,13 @@ class Threaded:
     async def map(self, prompts: Iterable[Prompt], **options: Any) -> list[Any]:
         return await self._in_thread(lambda: self.optimizer.map(prompts, **options))
 
-    def cancel(self, request_id: str) -> bool:
+    async def submit(self, prompt: Prompt, **options: Any) -> Submitted:
+        return await self._in_thread(lambda: self.optimizer.submit(prompt, **options))
+
+    async def result(self, job: Submitted | str, *, timeout: float = 600.0, keep: bool = False) -> Reply:
+        return await self._in_thread(lambda: self.optimizer.result(job, timeout=timeout, keep=keep))
+
+    def cancel(self, request_id: str | Submitted) -> bool:
         return self.optimizer.cancel(request_id)
 
     async def close(self) -> None:

@@ -10,9 +10,10 @@ from tests.support.house import House
 
 async def optimizer(house: House, *arguments: str) -> Result:
     """Runs the command in this house. Its Redis must be its own: commands put no prefix before their keys."""
-    urls = {
+    environ = {
+        **house.environ,
         "OPTIMIZER_AMQP_URL": house.amqp_url,
         "OPTIMIZER_REDIS_URL": house.redis_url,
         "OPTIMIZER_MANAGEMENT_URL": house.management_url,
     }
-    return await asyncio.to_thread(lambda: CliRunner().invoke(app, arguments, env=urls))
+    return await asyncio.to_thread(lambda: CliRunner().invoke(app, arguments, env=environ))

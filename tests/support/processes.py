@@ -29,10 +29,11 @@ class Worker:
         return await asyncio.wait_for(self.process.wait(), 60)
 
 
-async def start_worker(house: House, config: Path, *roles: str) -> Worker:
+async def start_worker(house: House, config: Path, *roles: str, root: Path = ROOT) -> Worker:
+    """Starts the packages that lie under `root`."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "console.main", "worker", *roles, "--config", str(config),
-        cwd=ROOT, env=test_environ(house), stderr=asyncio.subprocess.PIPE,
+        cwd=root, env=test_environ(house), stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     worker = Worker(process)
     assert process.stderr is not None

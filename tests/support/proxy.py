@@ -1,4 +1,4 @@
-"""A TCP proxy that can cut a line and hold it cut, or swallow what the server says."""
+"""A TCP proxy that can cut a line, swallow what is said on it, or delay what the server says."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -8,48 +8,80 @@ from contextlib import asynccontextmanager, suppress
 class Proxy:
     def __init__(self, host: str, port: int) -> None:
         self._target = (host, port)
-        self._writers: set[asyncio.StreamWriter] = set()
+        self._lines: set[_Line] = set()
         self._open = True
         self._silent = False
+        self._delay_s = 0.0
         self.port = 0
 
     def cut(self) -> None:
         """Ends every connection, and takes no new one."""
         self._open = False
-        for writer in list(self._writers):
-            writer.transport.abort()
+        for line in list(self._lines):
+            line.abort()
 
     def silence(self) -> None:
         """Swallows what the server says from now on."""
         self._silent = True
 
+    def half_open(self) -> None:
+        """Swallows both ways, for ever, on the lines that are open now; new ones are whole."""
+        for line in self._lines:
+            line.is_dead = True
+
+    def delay(self, seconds: float) -> None:
+        """Holds back what the server says from now on, for so long each time."""
+        self._delay_s = seconds
+
     def restore(self) -> None:
         self._open = True
         self._silent = False
+        self._delay_s = 0.0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if not self._open:
             writer.transport.abort()
             return
-        back_reader, back_writer = await asyncio.open_connection(*self._target)
-        self._writers |= {writer, back_writer}
+        try:
+            back_reader, back_writer = await asyncio.open_connection(*self._target)
+        except OSError:  # the server is away
+            writer.transport.abort()
+            return
+        line = _Line(writer, back_writer)
+        self._lines.add(line)
         try:
             await asyncio.gather(
-                _pump(reader, back_writer, lambda: True), _pump(back_reader, writer, lambda: not self._silent)
+                line.pump(reader, back_writer, lambda: True, lambda: 0.0),
+                line.pump(back_reader, writer, lambda: not self._silent, lambda: self._delay_s),
             )
         finally:
-            self._writers -= {writer, back_writer}
+            self._lines.discard(line)
 
 
-async def _pump(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, passes: Callable[[], bool]
-) -> None:
-    with suppress(OSError):
-        while data := await reader.read(65536):
-            if passes():
-                writer.write(data)
-                await writer.drain()
-    writer.close()
+class _Line:
+    def __init__(self, *writers: asyncio.StreamWriter) -> None:
+        self._writers = writers
+        self.is_dead = False
+
+    def abort(self) -> None:
+        for writer in self._writers:
+            writer.transport.abort()
+
+    async def pump(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        passes: Callable[[], bool],
+        delay_s: Callable[[], float],
+    ) -> None:
+        with suppress(OSError):
+            while data := await reader.read(65536):
+                if wait_s := delay_s():
+                    await asyncio.sleep(wait_s)
+                if passes() and not self.is_dead:
+                    writer.write(data)
+                    await writer.drain()
+        writer.close()
 
 
 @asynccontextmanager

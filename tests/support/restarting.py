@@ -1,6 +1,7 @@
 """A RabbitMQ that a test may stop, start and alarm: a private node, or where there is none, a container."""
 
 import os
+import signal
 import socket
 import subprocess
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from sandbox.nodes import RabbitNode, programs
+from sandbox.nodes.node import Node
 from tests.support.brokers import docker_answers, rabbitmq_container
 
 _ALARM_AT = "0.00001"
@@ -24,12 +26,21 @@ class Restartable(Protocol):
 
     def stop(self) -> None: ...
 
+    def kill(self) -> None:
+        """Without a word to it."""
+
     def ctl(self, *words: str) -> None:
         """Runs `rabbitmqctl`."""
 
 
 def set_memory_alarm(node: Restartable, *, on: bool) -> None:
     node.ctl("-q", "set_vm_memory_high_watermark", _ALARM_AT if on else _ALARM_OFF_AT)
+
+
+def kill(node: Node) -> None:
+    """Ends a private server without a word to it; it can be started again."""
+    os.kill(node.pid, signal.SIGKILL)
+    node.stop()
 
 
 @contextmanager
@@ -51,6 +62,9 @@ class _Private:
         self.management_url = node.management_url
         self.start = node.start
         self.stop = node.stop
+
+    def kill(self) -> None:
+        kill(self._node)
 
     def ctl(self, *words: str) -> None:
         assert self._server is not None
@@ -85,6 +99,9 @@ class _Docker:
 
     def stop(self) -> None:
         _docker("stop", self._container)
+
+    def kill(self) -> None:
+        _docker("kill", self._container)
 
     def ctl(self, *words: str) -> None:
         _docker("exec", self._container, "rabbitmqctl", *words)
