@@ -44,9 +44,30 @@ test-matrix: setup ## The tests on this machine's RabbitMQ and Redis, then on Do
 test-compose: setup ## compose.yaml for real: build, three replicas, scaling, stopping; needs Docker
 	@$(BIN)/python -m pytest tests/containers/acceptance.py $(ARGS)
 
+.PHONY: test-cluster
+test-cluster: setup ## A RabbitMQ cluster and Redis with Sentinel, nodes away in turn under load; needs Docker
+	@$(BIN)/python -m pytest -s tests/containers/cluster.py tests/containers/sentinel.py $(ARGS)
+
 .PHONY: fuzz
 fuzz: setup ## Malformed messages of every kind to real workers; each must have one end (COUNT=100000 SEED=1)
 	@$(BIN)/python -m tests.fuzz --count $(or $(COUNT),100000) --seed $(or $(SEED),1)
+
+.PHONY: chaos
+chaos: setup ## Workers die under load; every call and request is accounted for (KILLS=1000 SEED= FAULTS=all LEASE=real)
+	@$(BIN)/python -m tests.chaos --kills $(or $(KILLS),1000) $(if $(SEED),--seed $(SEED)) \
+		$(if $(FAULTS),--faults $(FAULTS)) $(if $(LEASE),--lease $(LEASE)) $(ARGS)
+
+.PHONY: soak
+soak: setup ## The same load for minutes; memory, connections, tasks, files and keys stay flat (MINUTES=10)
+	@$(BIN)/python -m tests.chaos.soak --minutes $(or $(MINUTES),10) $(ARGS)
+
+.PHONY: mutants
+mutants: setup ## Takes one guard after the other out of the code; some test must then fail (ARGS="--only fence")
+	@$(BIN)/python -m tests.mutants $(ARGS)
+
+.PHONY: model
+model: setup ## One flight searched exhaustively, on the real scripts (minutes; ARGS=--holes: the way into each hole)
+	@$(BIN)/python -m tests.model $(or $(ARGS),--big)
 
 .PHONY: bench
 bench: setup ## Cache hits against a bare aio-pika RPC echo, in alternating rounds (ARGS="--rounds 9")

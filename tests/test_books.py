@@ -2,7 +2,9 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
 
 import aio_pika
 
@@ -53,12 +55,7 @@ async def test_nothing_is_called_while_rabbitmq_takes_no_entries(
         house.agent() as optimizer,
         house.events("optimizer.call.failed") as failed,
     ):
-        async with await aio_pika.connect(house.amqp_url) as connection:
-            channel = await connection.channel()
-            full = await channel.declare_queue(
-                exclusive=True, arguments={"x-max-length": 0, "x-overflow": "reject-publish"}
-            )
-            await full.bind(names.EVENTS, EventType.CALL_STARTED)
+        async with refusing(house, EventType.CALL_STARTED):
             call = asyncio.create_task(optimizer.chat("Anything", timeout=60))
             await until(lambda: len(failed) > 0)
             assert simulator.ledger() == []
@@ -67,6 +64,38 @@ async def test_nothing_is_called_while_rabbitmq_takes_no_entries(
     assert reply.status == "ok"
     assert len(simulator.ledger()) == 1
     assert {event.model_dump()["kind"] for event in failed} == {"unsent"}
+
+
+async def test_what_rabbitmq_did_not_take_is_entered_when_it_does(
+    house: House, simulator: SimulatorProcess
+) -> None:
+    simulator.change(faults={"server_error": 1.0})
+    fleet = house.simulated(simulator.base_url)
+
+    async with (
+        house.workers(fleet),
+        house.agent() as optimizer,
+        house.events("optimizer.call.failed") as failed,
+    ):
+        async with refusing(house, EventType.CALL_FAILED):
+            call = asyncio.create_task(optimizer.chat("Anything", timeout=60))
+            await until(
+                lambda: len(failed) > 0
+            )  # the queue that is not full has it; RabbitMQ said no all the same
+            simulator.change(faults={"server_error": 0.0})
+        await until(lambda: [event.id for event in failed].count(failed[0].id) > 1)
+        assert (await call).status == "ok"
+
+
+@asynccontextmanager
+async def refusing(house: House, type_: EventType) -> AsyncIterator[None]:
+    """RabbitMQ takes no events of this type: a queue that they would go to is full."""
+    async with await aio_pika.connect(house.amqp_url) as connection:
+        channel = await connection.channel()
+        arguments: dict[str, Any] = {"x-max-length": 0, "x-overflow": "reject-publish"}
+        full = await channel.declare_queue(exclusive=True, arguments=arguments)
+        await full.bind(names.EVENTS, type_)
+        yield
 
 
 def suffix(type_: str) -> str:

@@ -1,0 +1,205 @@
+"""The guards, each with what stands there without it and the tests that must notice."""
+
+from typing import Final
+
+from tests.mutants.running import Mutant
+
+_ADMIT: Final = "broker/scripts/admit.lua"
+_CLAIM: Final = "broker/scripts/claim.lua"
+_COMMIT: Final = "broker/scripts/commit.lua"
+_RENEW: Final = "broker/scripts/renew.lua"
+_RELEASE: Final = "broker/scripts/release.lua"
+_SETTLE: Final = "broker/scripts/settle.lua"
+
+_FENCES: Final = (
+    Mutant(
+        "an error of whoever lost the claim ends the flight",
+        "fence",
+        _COMMIT,
+        "if f.state and f.token ~= a.token then",
+        "if false then",
+        ("tests/broker/test_commit.py::test_an_error_is_taken_from_the_holder_of_the_claim_only",),
+    ),
+    Mutant(
+        "an error replaces a result",
+        "fence",
+        _COMMIT,
+        """    if f.state and f.token ~= a.token then
+      settle_permits(a.permit_key, a.bill)
+      return {'stale'}
+    end
+""",
+        "",
+        ("tests/broker/test_commit.py::test_a_result_replaces_an_error_and_no_error_replaces_a_result",),
+    ),
+    Mutant(
+        "whoever lost the claim gives it up for its new holder",
+        "fence",
+        _RELEASE,
+        "if f.state ~= 'running' or f.token ~= a.token then",
+        "if f.state ~= 'running' then",
+        ("tests/broker/test_leases.py::test_a_claim_that_was_lost_cannot_be_released",),
+    ),
+    Mutant(
+        "whoever lost the claim renews it for its new holder",
+        "fence",
+        _RENEW,
+        "elseif f.state ~= 'running' or f.token ~= a.token then",
+        "elseif f.state ~= 'running' then",
+        (
+            "tests/broker/test_leases.py::test_a_worker_whose_claim_has_passed_to_another_is_told_that_it_is_lost",
+        ),
+    ),
+    Mutant(
+        "two workers run one flight",
+        "fence",
+        _CLAIM,
+        "if leased then\n  return {'busy', text(f.lease_until)}\nend",
+        "",
+        ("tests/broker/test_claim.py::test_a_second_worker_finds_it_busy_until_the_lease_ends",),
+    ),
+    Mutant(
+        "a second result is told as if it were the first",
+        "fence",
+        _COMMIT,
+        "if f.state == 'done' and f.status == 'ok' then",
+        "if false then",
+        ("tests/broker/test_commit.py::test_a_second_result_is_a_duplicate_and_the_first_one_counts",),
+    ),
+)
+
+_SETTLING: Final = (
+    Mutant(
+        "who was served is forgotten",
+        "settle",
+        _SETTLE,
+        "  redis.call('ZADD', SERVED, text(math.max(waiter.deadline, now) + GRACE), waiter.key)\n",
+        "",
+        ("tests/broker/test_admit.py::test_a_request_that_was_served_is_recognised_for_good",),
+    ),
+    Mutant(
+        "a waiter whose flight is done is admitted anew",
+        "settle",
+        _ADMIT,
+        "if f.state == 'done' and redis.call('HEXISTS', WAITERS, a.key) == 1 then",
+        "if false then",
+        ("tests/broker/test_admit.py::test_a_waiter_whose_reply_is_still_to_come_is_known",),
+    ),
+    Mutant(
+        "the waiter of a job is unknown to a Redis that was emptied",
+        "settle",
+        _COMMIT,
+        "remember(a.key, a.waiter, a.deadline)\nif not repeated then",
+        "if not repeated then",
+        ("tests/broker/test_commit.py::test_after_a_flush_the_jobs_own_waiter_is_answered",),
+    ),
+    Mutant(
+        "a job of long ago is bought again",
+        "settle",
+        _CLAIM,
+        "if not f.state and a.deadline <= now then",
+        "if false then",
+        ("tests/broker/test_claim.py::test_an_unknown_job_past_its_deadline_is_expired",),
+    ),
+)
+
+_RESERVES: Final = (
+    Mutant(
+        "a claim takes no permits",
+        "reserve",
+        _CLAIM,
+        "take_permits(limits, a.token, now, a.lease_s, a.permit_key)\n",
+        "",
+        ("tests/broker/test_claim_permits.py::test_no_more_calls_run_than_the_concurrency_allows",),
+    ),
+    Mutant(
+        "the lease of a running call ends while it runs",
+        "reserve",
+        _RENEW,
+        "  redis.call('ZADD', key, text(now + a.lease_s), a.token) --",
+        "  --",
+        ("tests/broker/test_claim_permits.py::test_renewing_keeps_the_lease_too",),
+    ),
+    Mutant(
+        "a refusal books no instant",
+        "reserve",
+        _ADMIT,
+        "    redis.call('ZADD', limit.key, text(booked), a.key)\n",
+        "",
+        ("tests/broker/test_admit_limits.py::test_those_who_wait_pass_one_window_after_another",),
+    ),
+    Mutant(
+        "a call of which nobody knows the end is no spend",
+        "reserve",
+        _CLAIM,
+        "redis.call('HINCRBY', FLIGHT, 'spends', 1)\n",
+        "",
+        ("tests/broker/test_claim.py::test_after_max_spends_without_an_end_nobody_buys_again",),
+    ),
+    Mutant(
+        "the bill is never booked",
+        "reserve",
+        "broker/scripts/prelude.lua",
+        "      settle_note(note, bill[note.unit])\n",
+        "",
+        ("tests/broker/test_claim_permits.py::test_the_bill_replaces_what_was_reserved",),
+    ),
+)
+
+_SIGNS_OF_LIFE: Final = (
+    Mutant(
+        "a flight without a job takes newcomers for ever",
+        "life",
+        _ADMIT,
+        "local alive = now < f.published_at + backoff and (f.parked_until or 0) <= now",
+        "local alive = true",
+        (
+            "tests/broker/test_admit.py::test_a_job_without_a_sign_of_life_is_led_anew_after_times_that_double",
+        ),
+    ),
+    Mutant(
+        "the last to lead joins its own lost job",
+        "life",
+        _ADMIT,
+        "if alive and f.published_by ~= a.key and",
+        "if alive and",
+        ("tests/broker/test_admit.py::test_a_leader_that_asks_again_leads_again_as_its_job_may_be_lost",),
+    ),
+    Mutant(
+        "a durable request rests on somebody else's call",
+        "life",
+        _ADMIT,
+        "if f.state == 'running' and f.lease_until > now and not a.durable then",
+        "if f.state == 'running' and f.lease_until > now then",
+        ("tests/broker/test_admit.py::test_a_durable_request_relies_on_nobody_elses_job_or_call",),
+    ),
+    Mutant(
+        "an urgent duplicate waits behind the batch",
+        "life",
+        _ADMIT,
+        "and rank <= a.rank and not a.durable then",
+        "and not a.durable then",
+        ("tests/broker/test_admit.py::test_a_more_urgent_request_leads_and_a_less_urgent_one_joins",),
+    ),
+)
+
+_BOOKS: Final = (
+    Mutant(
+        "a call is made that is not in the books",
+        "books",
+        "workers/execution.py",
+        "if not await self._telling.write_ahead(call):",
+        "if not await self._telling.write_ahead(call) and False:",
+        ("tests/test_books.py::test_nothing_is_called_while_rabbitmq_takes_no_entries",),
+    ),
+    Mutant(
+        "what RabbitMQ did not take is not entered",
+        "books",
+        "workers/books.py",
+        "        self._owed[Event.from_bytes(body).id] = body\n",
+        "",
+        ("tests/test_books.py::test_what_rabbitmq_did_not_take_is_entered_when_it_does",),
+    ),
+)
+
+MUTANTS: Final = (*_FENCES, *_SETTLING, *_RESERVES, *_SIGNS_OF_LIFE, *_BOOKS)
