@@ -32,6 +32,9 @@ ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     OPTIMIZER_HEARTBEAT_FILE=/tmp/optimizer.heartbeat
 
+# For the recorder's SQLite: a volume that is mounted here first takes over who owns it.
+RUN install --directory --owner=10001 --group=10001 /data
+
 # A fleet.toml that is mounted here counts.
 WORKDIR /app
 # As a number, so that a cluster can see that it is not root.

@@ -108,6 +108,18 @@ Claimed = Expired | Done | Own | Busy | Spent | Later | Run
 
 
 @dataclass(frozen=True)
+class Idle:
+    """Nobody runs it, it was bought `spends` times, and it has time to be parked for `park_s` seconds."""
+
+    spends: int
+    park_s: float
+
+
+Attended = Expired | Done | Own | Busy | Spent | Idle
+"""What a worker that never calls is told."""
+
+
+@dataclass(frozen=True)
 class Stored:
     """The outcome stands; these waiters have not got it. A `duplicate` came second."""
 
@@ -190,6 +202,17 @@ def claimed(answer: list[bytes]) -> Claimed:
             )
         case _:
             raise AssertionError(f"claim.lua answered {answer[:1]}")
+
+
+def attended(answer: list[bytes]) -> Attended:
+    """Reads what `claim.lua` answered to a worker that never calls."""
+    match answer:
+        case [b"idle", spends, park_s]:
+            return Idle(int(spends), float(park_s))
+        case _:
+            ended = claimed(answer)
+            assert not isinstance(ended, (Run, Later)), "nothing is granted to it"  # noqa: S101 - narrows
+            return ended
 
 
 def committed(answer: list[bytes]) -> Committed:

@@ -4,10 +4,13 @@ import logging
 from typing import Final
 from urllib.parse import quote, unquote, urlsplit
 
-import aio_pika
 import aiormq
 import httpx
+from aio_pika.abc import AbstractConnection
 
+from broker.managing import management
+from producer_sdk.amqp_url import node_urls
+from producer_sdk.connecting import connect
 from producer_sdk.settings import masked
 from topology.declaration import Declaration, Policy
 
@@ -32,7 +35,7 @@ async def apply(declaration: Declaration, amqp_url: str, management_url: str) ->
     Args:
         declaration: What must stand.
         amqp_url: The virtual host is its path.
-        management_url: The management API, with credentials, such as `http://guest:guest@host:15672`.
+        management_url: The management API, as `management` takes it.
 
     Raises:
         TopologyError: An object stands there with other properties, or a broker cannot be reached.
@@ -56,9 +59,9 @@ async def missing(declaration: Declaration, amqp_url: str) -> list[str]:
     return absent
 
 
-async def _connect(amqp_url: str) -> aio_pika.abc.AbstractConnection:
+async def _connect(amqp_url: str) -> AbstractConnection:
     try:
-        return await aio_pika.connect(amqp_url, timeout=_TIMEOUT_S)
+        return await connect(amqp_url, _TIMEOUT_S)
     except (aiormq.exceptions.AMQPError, OSError) as error:
         raise BrokerAway(
             f"RabbitMQ at {masked(amqp_url)} cannot be reached ({type(error).__name__}: {error})"
@@ -67,16 +70,12 @@ async def _connect(amqp_url: str) -> aio_pika.abc.AbstractConnection:
 
 def virtual_host(amqp_url: str) -> str:
     """The virtual host that an AMQP URL names; `/` when it names none."""
-    return unquote(urlsplit(amqp_url).path.removeprefix("/")) or "/"
+    return unquote(urlsplit(node_urls(amqp_url)[0]).path.removeprefix("/")) or "/"
 
 
 async def _apply_policies(policies: tuple[Policy, ...], vhost: str, management_url: str) -> None:
     try:
-        # The credentials are taken out of the URL: httpx logs URLs.
-        url = httpx.URL(management_url)
-        base_url = url.copy_with(userinfo=b"")
-        auth = (url.username, url.password)
-        async with httpx.AsyncClient(base_url=base_url, auth=auth, timeout=_TIMEOUT_S) as client:
+        async with management(management_url, _TIMEOUT_S) as client:
             for policy in policies:
                 answer = await client.put(
                     f"/api/policies/{quote(vhost, safe='')}/{policy.name}",
@@ -96,7 +95,7 @@ async def _apply_policies(policies: tuple[Policy, ...], vhost: str, management_u
         ) from error
 
 
-async def _declare(declaration: Declaration, connection: aio_pika.abc.AbstractConnection) -> None:
+async def _declare(declaration: Declaration, connection: AbstractConnection) -> None:
     channel = await (await connection.channel()).get_underlay_channel()
     name = ""
     try:
@@ -115,9 +114,7 @@ async def _declare(declaration: Declaration, connection: aio_pika.abc.AbstractCo
         ) from error
 
 
-async def _stands(
-    connection: aio_pika.abc.AbstractConnection, *, queue: str = "", exchange: str = ""
-) -> bool:
+async def _stands(connection: AbstractConnection, *, queue: str = "", exchange: str = "") -> bool:
     channel = await connection.channel()  # a failed passive declaration closes its channel
     try:
         if queue:

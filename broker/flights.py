@@ -4,7 +4,6 @@ Each method is one Lua script, one round trip, one atomic step; `docs/protocol.m
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from redis.asyncio import Redis
@@ -12,17 +11,21 @@ from redis.exceptions import RedisError
 
 from broker.answers import (
     Admitted,
+    Attended,
     Cancelled,
     Claimed,
     Committed,
     Run,
     admitted,
+    attended,
     cancelled,
     claimed,
     committed,
 )
 from broker.scripting import Scripts, StateAway, pack
-from topology.messages import Outcome, Waiter
+from broker.terms import Admission, ClaimTerms, Result
+from topology.messages import Waiter
+from topology.names import RetryTier
 
 __all__ = ["Admission", "ClaimTerms", "Flights", "Result", "StateAway"]
 
@@ -33,66 +36,6 @@ LONGEST_BACKOFF_S: Final = 600.0
 
 _LAYOUT: Final = "o1"
 """Part of every key: a release that lays its records out differently never reads these."""
-
-
-@dataclass(frozen=True)
-class Admission:
-    """What `admit` needs to know of a request.
-
-    Attributes:
-        max_age_s: How old an answer may be, in seconds; 0 takes none.
-        keep_s: For how long its own answer is fresh for others, in seconds.
-        limits: Of the agent, then of the fleet, as `admit.lua` describes them.
-    """
-
-    fingerprint: str
-    waiter: Waiter
-    max_age_s: float
-    keep_s: float
-    limits: tuple[Mapping[str, Any], ...] = ()
-
-
-@dataclass(frozen=True)
-class ClaimTerms:
-    """What `claim` needs beside the waiter; built by `broker.permits`.
-
-    Attributes:
-        token: Random, new for each claim.
-        call: What a later claimant needs to report this call as doubtful.
-        closed: Keys whose value is an instant until which everything behind them is closed.
-        paused: The hash of what operators have paused, and the field that would stop this call.
-        accounts: The candidates, each with the index-ordered keys, as `claim.lua` describes them.
-    """
-
-    worker: str
-    token: str
-    max_spends: int
-    call: Mapping[str, Any]
-    limits: tuple[Mapping[str, Any], ...]
-    closed: tuple[str, ...]
-    accounts: tuple[Mapping[str, Any], ...]
-    used_key: str
-    paused: tuple[str, str] | None = None
-
-
-@dataclass(frozen=True)
-class Result:
-    """What `commit` is to store.
-
-    Attributes:
-        events: msgpack, to be published once this is stored.
-        keep_s: For how long an answer is fresh, at least, in seconds.
-        shared_s: For how long an error is shared with newcomers, in seconds; 0: not at all.
-        retry_at: An error gives way while somebody waits beyond this instant; 0: never.
-        bill: Units really used, of `requests`, `tokens`, `usd`; a missing one stays as reserved.
-    """
-
-    outcome: Outcome
-    events: bytes = b""
-    keep_s: float = 0.0
-    shared_s: float = 0.0
-    retry_at: float = 0.0
-    bill: Mapping[str, float] | None = None
 
 
 class Flights:
@@ -132,6 +75,25 @@ class Flights:
             used_key=terms.used_key,
         )
         return claimed(answer)
+
+    async def attend(
+        self, fingerprint: str, waiter: Waiter, *, worker: str, token: str, max_spends: int
+    ) -> Attended:
+        """`claim` for a worker that never calls: what is to become of a job that reached no pool.
+
+        Nothing is granted. `Spent` alone is a claim, under `token`, for committing the error.
+        """
+        answer = await self._scripts.run(
+            "claim",
+            fingerprint,
+            **_of(waiter),
+            worker=worker,
+            token=token,
+            lease_s=LEASE_S,
+            max_spends=max_spends,
+            parks=sorted((tier.delay_s for tier in RetryTier), reverse=True),
+        )
+        return attended(answer)
 
     async def renew(
         self, fingerprint: str, waiter: Waiter, terms: ClaimTerms, run: Run, leases: Sequence[str]
@@ -215,22 +177,18 @@ class Flights:
         )
         return answer[0] == b"mine", int(answer[1])
 
-    async def settle(self, fingerprint: str, waiters: Sequence[Waiter], *, events: bool = False) -> None:
-        """Marks waiters as served, and the events as published."""
-        await self.settle_all([(fingerprint, waiters, events)])
+    async def settle(
+        self, fingerprint: str, waiters: Sequence[Waiter], *, events: bool = False, keep_s: float = 0.0
+    ) -> None:
+        """Marks waiters as served, and the events as published.
+
+        The record is kept for another `keep_s` seconds at least, for those who are still to be served.
+        """
+        await self._scripts.run("settle", fingerprint, **_settlement(waiters, events, keep_s))
 
     async def settle_all(self, settlements: Sequence[tuple[str, Sequence[Waiter], bool]]) -> None:
         """`settle` for several flights, in one round trip."""
-        calls = [
-            (
-                fingerprint,
-                {
-                    "waiters": [{"key": w.key, "deadline": w.deadline} for w in waiters],
-                    "events": events,
-                },
-            )
-            for fingerprint, waiters, events in settlements
-        ]
+        calls = [(flight, _settlement(waiters, events)) for flight, waiters, events in settlements]
         await self._scripts.run_all("settle", calls)
 
     async def cancel(self, keys: Sequence[str]) -> list[Cancelled]:
@@ -265,12 +223,18 @@ class Flights:
         return [Waiter.from_bytes(blob) for blob in packed if isinstance(blob, bytes)]
 
     async def now(self) -> float:
-        """Redis's clock, in epoch seconds."""
+        """Redis's clock, in epoch seconds, where Redis takes writes."""
         try:
-            seconds, microseconds = await self._redis.time()
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                pipeline.set(f"{self.prefix}probe", b"", px=1)  # a full one, or a replica, tells the time too
+                pipeline.time()
+                written, told = await pipeline.execute(raise_on_error=False)
         except (RedisError, OSError) as error:
-            raise StateAway(str(error)) from error
-        return seconds + microseconds / 1e6
+            raise StateAway(f"{type(error).__name__}: {error}") from error
+        if isinstance(written, Exception):
+            raise StateAway(f"{type(written).__name__}: {written}")
+        seconds, microseconds = told
+        return float(seconds + microseconds / 1e6)
 
     def _permit_key(self, token: str) -> str:
         return f"{self.prefix}permit:{token}"
@@ -288,6 +252,11 @@ class Flights:
             "longest_backoff_s": LONGEST_BACKOFF_S,
             "limits": admission.limits,
         }
+
+
+def _settlement(waiters: Sequence[Waiter], events: bool, keep_s: float = 0.0) -> dict[str, Any]:
+    served = [{"key": w.key, "deadline": w.deadline} for w in waiters]
+    return {"waiters": served, "events": events, "keep_s": keep_s}
 
 
 def _of(waiter: Waiter) -> dict[str, Any]:

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote
 
-import aio_pika
 import aiormq
 import httpx
 from aio_pika.abc import AbstractConnection
 
 from broker.declaring import BrokerAway, TopologyError, virtual_host
+from broker.managing import management
 from broker.sweeping import Onward, depth, sweep
+from producer_sdk.connecting import connect
 from producer_sdk.settings import masked
 from producer_sdk.transport import Publisher
 from topology import names
@@ -66,7 +67,7 @@ async def retire(
         return []
     try:
         async with (
-            await aio_pika.connect(amqp_url, timeout=_TIMEOUT_S) as connection,
+            await connect(amqp_url, _TIMEOUT_S) as connection,
             Publisher(amqp_url, "optimizer retiring") as publisher,
         ):
             return [
@@ -77,11 +78,9 @@ async def retire(
 
 
 async def _job_queues(amqp_url: str, management_url: str) -> list[str]:
-    url = httpx.URL(management_url)
-    base_url, auth = url.copy_with(userinfo=b""), (url.username, url.password)
     path = f"/api/queues/{quote(virtual_host(amqp_url), safe='')}"
     try:
-        async with httpx.AsyncClient(base_url=base_url, auth=auth, timeout=_TIMEOUT_S) as client:
+        async with management(management_url, _TIMEOUT_S) as client:
             answer = await client.get(path, params={"columns": "name"})
             answer.raise_for_status()
             found = [str(queue["name"]) for queue in answer.json()]

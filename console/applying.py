@@ -2,15 +2,17 @@
 
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-
-from redis.asyncio import Redis
+from typing import Final
 
 from broker import declaring
 from broker.flights import Flights
+from broker.opening import open_redis
 from broker.retiring import Retired, retire
 from console.commands import says
 from topology.declaration import Declaration
 from workers.returning import onward_from
+
+_ANSWER_S: Final = 10.0
 
 
 async def apply_topology(
@@ -30,7 +32,8 @@ async def apply_topology(
     async with AsyncExitStack() as stack:
         flights = None
         if redis_url is not None:
-            flights = Flights(await stack.enter_async_context(Redis.from_url(redis_url)))
+            redis = await stack.enter_async_context(open_redis(redis_url, _ANSWER_S))
+            flights = Flights(redis)
         return await retire(
             whole, amqp_url, management_url, lambda queue: onward_from(queue, flights), remove=True
         )

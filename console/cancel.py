@@ -8,13 +8,12 @@ from typing import Annotated, Final
 
 import typer
 from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 
 from broker.answers import CalledOff
 from broker.declaring import BrokerAway
 from broker.finding import find_waiters
 from broker.flights import Flights, StateAway
+from broker.opening import open_redis
 from console.commands import broker_urls, errors_for_people, run
 from console.telling_workers import fail
 from console.watching import one_line, quiet_logging
@@ -93,12 +92,7 @@ class _Line:
 async def _open(amqp_url: str, redis_url: str) -> AsyncIterator[_Line]:
     quiet_logging()
     async with (
-        Redis.from_url(
-            redis_url,
-            socket_timeout=_ANSWER_S,
-            socket_connect_timeout=_ANSWER_S,
-            retry=Retry(NoBackoff(), 0),
-        ) as redis,
+        open_redis(redis_url, _ANSWER_S) as redis,
         Publisher(amqp_url, f"cancel-{secrets.token_hex(6)}") as publisher,
     ):
         flights, clock = Flights(redis), Clock()

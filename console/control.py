@@ -4,13 +4,13 @@ import asyncio
 from pathlib import Path
 from typing import Annotated, Final
 
-import aio_pika
 import typer
 
 from broker.controls import PauseMode
 from broker.sweeping import depth
 from console.commands import FLEET_FILE, broker_urls, errors_for_people, run, says
 from console.telling_workers import Line, fail, line_to_workers, named
+from producer_sdk.connecting import CONNECT_TIMEOUT_S, connect
 from producer_sdk.roster import Report
 from topology import names
 from topology.fleet import Fleet
@@ -114,7 +114,7 @@ class _Steering:
     async def _standing(self, line: Line, state: str) -> str:
         running = sum(pool.get("running", 0) for pool in self._pools(line))
         waiting = sum(pool.get("waiting", 0) for pool in self._pools(line))
-        async with await aio_pika.connect(self._amqp_url) as connection:
+        async with await connect(self._amqp_url, CONNECT_TIMEOUT_S) as connection:
             for queue in self._queues(line):
                 found = await depth(connection, queue)
                 waiting += found[0] if found else 0

@@ -14,10 +14,11 @@ import typer
 from rich.console import Console
 
 from broker import declaring
+from broker.managing import management_url_of
 from console.commands import FLEET_FILE, MANAGEMENT_URL, configured_fleet, run
 from console.doctor_findings import Finding, Verdict, fail, ok, print_findings
 from console.doctor_keys import check_providers, count_keys
-from console.doctor_rabbitmq import check_management, check_rabbitmq, management_url_of
+from console.doctor_rabbitmq import check_management, check_rabbitmq
 from console.doctor_redis import check_redis
 from console.status import gather_status
 from console.watching import quiet_logging

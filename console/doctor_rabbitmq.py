@@ -3,42 +3,38 @@
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
-import aio_pika
 import aiormq
 import httpx
+from aio_pika.abc import AbstractConnection
 
 from broker import declaring
+from broker.managing import management
 from console.doctor_findings import Finding, fail, ok, warn
+from producer_sdk.connecting import AWAY, connect
 from producer_sdk.settings import masked
 from topology.declaration import Declaration, Policy
 
 OLDEST: Final = (3, 10)
 _ANSWER_S: Final = 10.0
 _APPLY: Final = "run: optimizer topology apply"
-_AWAY: Final = (
-    aiormq.exceptions.AMQPError,
-    aiormq.exceptions.ChannelInvalidStateError,
-    OSError,
-    TimeoutError,
-)
 _REFUSED: Final = (aiormq.exceptions.AuthenticationError, aiormq.exceptions.ProbableAuthenticationError)
 
 
 async def check_rabbitmq(declared: Declaration, amqp_url: str) -> list[Finding]:
     """Whether it is young enough and holds exchanges and queues; one finding alone where it is away."""
     try:
-        async with await aio_pika.connect(amqp_url, timeout=_ANSWER_S) as connection:
+        async with await connect(amqp_url, _ANSWER_S) as connection:
             version = _version_of(connection)
         absent = await declaring.missing(declared, amqp_url)
-    except (*_AWAY, declaring.BrokerAway, ValueError) as error:
+    except (*AWAY, declaring.BrokerAway, ValueError) as error:
         return [_unreachable(amqp_url, error)]
     where = f"at {masked(amqp_url)}, virtual host {declaring.virtual_host(amqp_url)}"
     return [_version("rabbitmq", version, where), _topology(declared, absent)]
 
 
-def _version_of(connection: aio_pika.abc.AbstractConnection) -> str:
+def _version_of(connection: AbstractConnection) -> str:
     transport = connection.transport
     properties: Mapping[str, Any] = transport.connection.server_properties if transport else {}
     version = properties.get("version", "")
@@ -73,23 +69,11 @@ def _unreachable(amqp_url: str, error: BaseException) -> Finding:
     return fail("rabbitmq", f"RabbitMQ at {masked(amqp_url)} cannot be reached ({reason})", remedy)
 
 
-def management_url_of(amqp_url: str) -> str:
-    """Where the management API of a broker usually is: the same host and user, the usual port."""
-    url = urlsplit(amqp_url)
-    user, at, _ = url.netloc.rpartition("@")
-    host = f"[{url.hostname}]" if ":" in (url.hostname or "") else url.hostname
-    scheme, port = ("https", 15671) if url.scheme == "amqps" else ("http", 15672)
-    return f"{scheme}://{user}{at}{host}:{port}"
-
-
 async def check_management(declared: Declaration, vhost: str, management_url: str) -> list[Finding]:
     """Whether the management API answers, and what it says of alarms and policies."""
     shown = masked(management_url)
     try:
-        url = httpx.URL(management_url)  # the credentials are taken out of the URL: httpx logs URLs
-        auth = (url.username, url.password)
-        base_url = url.copy_with(userinfo=b"")
-        async with httpx.AsyncClient(base_url=base_url, auth=auth, timeout=_ANSWER_S) as http:
+        async with management(management_url, _ANSWER_S) as http:
             answer = await http.get("/api/overview")
             if answer.status_code != httpx.codes.OK:
                 return [_no_management(f"{shown} answers {answer.status_code}")]

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, RedisError
 
+from broker.opening import open_redis
 from console.doctor_findings import Finding, fail, ok, warn
 from producer_sdk.settings import masked
 
@@ -22,12 +21,7 @@ _NEARLY_FULL: Final = 0.9
 async def check_redis(redis_url: str) -> list[Finding]:
     """Whether it is reached, is young enough, evicts nothing, writes to disk, and knows the time."""
     try:
-        async with Redis.from_url(
-            redis_url,
-            socket_timeout=_ANSWER_S,
-            socket_connect_timeout=_ANSWER_S,
-            retry=Retry(NoBackoff(), 0),
-        ) as redis:
+        async with open_redis(redis_url, _ANSWER_S) as redis:
             info: dict[str, Any] = await redis.info()
             apart_s = await _clock_apart_s(redis)
     except (RedisError, OSError, ValueError) as error:

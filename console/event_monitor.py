@@ -63,7 +63,9 @@ class EventTail:
         self.url = url
         self.queue = f"events.monitor.{secrets.token_hex(6)}"
         self._arrived: asyncio.Queue[Delivery] = asyncio.Queue()
-        self._subscription = Subscription(self.queue, PREFETCH, self._arrived.put_nowait, self._declare)
+        self._subscription = Subscription(
+            self.queue, PREFETCH, self._arrived.put_nowait, self._declare, self._rename
+        )
         self._down = asyncio.Event()
         self._subscriber = Subscriber(url, "event_monitor", on_lost=self._down.set)
         self._channel: Channel | None = None
@@ -116,6 +118,9 @@ class EventTail:
         if names.EVENTS in (self._subscriber.last_error or ""):
             return f"{masked(self.url)} has no exchange {names.EVENTS} (run: optimizer topology apply)"
         return self._subscriber.why_down()
+
+    def _rename(self, queue: str) -> None:
+        self.queue = queue
 
     async def _declare(self, channel: Channel) -> None:
         self._channel = channel

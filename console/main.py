@@ -20,6 +20,7 @@ from console.commands import (
     says,
 )
 from console.control import drain_command, pause_command, resume_command
+from console.dead import dead_app
 from console.doctor import doctor_command
 from console.event_monitor import events_command
 from console.exporting import export_command
@@ -28,6 +29,7 @@ from console.heartbeat import beating
 from console.init import init_command
 from console.logs import log_to_stderr
 from console.reloading import reload_command
+from console.stats import stats_command
 from console.status import health_command, status_command
 from console.up import up_command
 from producer_sdk import AsyncOptimizer, Reply
@@ -50,12 +52,14 @@ app = typer.Typer(
 )
 topology_app = typer.Typer(no_args_is_help=True, help="Exchanges, queues and policies in RabbitMQ.")
 app.add_typer(topology_app, name="topology")
+app.add_typer(dead_app, name="dead")
 topology_app.command("export")(export_command)
 app.command("up")(up_command)
 app.command("gateway")(gateway_command)
 app.command("events")(events_command)
 app.command("status")(status_command)
 app.command("health")(health_command)
+app.command("stats")(stats_command)
 app.command("doctor")(doctor_command)
 app.command("pause")(pause_command)
 app.command("resume")(resume_command)
@@ -71,7 +75,9 @@ Config = Annotated[
 
 @app.command("worker")
 def worker_command(
-    roles: Annotated[list[str], typer.Argument(help="front, backend:<provider>, backend:all")],
+    roles: Annotated[
+        list[str], typer.Argument(help="front, undertaker, recorder, backend:<provider>, backend:all")
+    ],
     config: Config = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
 ) -> None:

@@ -10,27 +10,27 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-import aio_pika
 import aiormq
 import typer
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
+from aio_pika.abc import AbstractConnection
 from redis.exceptions import RedisError
 
 from broker import declaring
+from broker.opening import open_redis
 from console.commands import FLEET_FILE, run
 from console.watching import amqp_url_or_exit, one_line, quiet_logging, refuse
 from console.watching_tables import LivePool, LiveWorker, QueueDepth, Status, print_status
+from producer_sdk import alarms
+from producer_sdk.connecting import AWAY, connect
 from producer_sdk.roster import BEAT_S, SILENCE_S, Report, Roster, what_is_missing
 from producer_sdk.settings import REDIS_URL, find_setting, masked
-from producer_sdk.transport import Subscriber
+from producer_sdk.transport import Published, Publisher, Subscriber
 from topology import names
 from topology.declaration import declaration
 from topology.fleet import Fleet
 from topology.loading import ConfigurationError, load_fleet
 from topology.names import Priority, RetryTier
-from workers.running import BACKEND, FRONT
+from workers.running import BACKEND, FRONT, RECORDER
 
 __all__ = [
     "LivePool",
@@ -44,14 +44,8 @@ __all__ = [
 
 LISTEN_S: Final = 1.5 * BEAT_S
 _ANSWER_S: Final = 5.0
+_KNOCK_S: Final = 2.0
 _MOST_NAMED: Final = 5
-
-_AWAY: Final = (
-    aiormq.exceptions.AMQPError,
-    aiormq.exceptions.ChannelInvalidStateError,
-    OSError,
-    TimeoutError,
-)
 
 
 async def gather_status(amqp_url: str, redis_url: str | None, fleet: Fleet | None = None) -> Status:
@@ -75,29 +69,46 @@ async def _ask_rabbitmq(
     amqp_url: str, fleet: Fleet | None
 ) -> tuple[tuple[LiveWorker, ...], tuple[QueueDepth, ...], list[str]]:
     try:
-        connection = await aio_pika.connect(amqp_url, timeout=_ANSWER_S)
+        connection = await connect(amqp_url, _ANSWER_S)
         async with connection:
             missing = await declaring.missing(declaration(fleet or Fleet()), amqp_url)
             reports: list[Report] = [] if names.EVENTS in missing else await _listen(amqp_url)
             workers = tuple(sorted(map(_live_worker, reports), key=lambda worker: worker.id))
             queues = await _measure(connection, _queue_names(workers, fleet))
-    except _AWAY as error:
+            recorded = await _measure(connection, [names.RECORDER_QUEUE])
+    except AWAY as error:
         return (), (), [_unreachable("RabbitMQ", amqp_url, error)]
     missing += [q.name for q in queues if q.ready is None and q.name not in missing]
     workers_missing = what_is_missing(reports, fleet.providers if fleet else ())
+    if not reports and (alarm := await _alarm(amqp_url)):  # which holds up the heartbeats, too
+        workers_missing = [alarm]
+    if recorded[0].ready is not None:  # once there was a recorder
+        queues = (*queues, *recorded)
+        workers_missing += _unrecorded(recorded[0], workers)
     return workers, queues, [*_topology_problems(missing), *workers_missing]
+
+
+def _unrecorded(queue: QueueDepth, workers: Iterable[LiveWorker]) -> list[str]:
+    if any(RECORDER in worker.roles for worker in workers):
+        return []
+    remedy = "run: optimizer worker recorder, or delete that queue"
+    return [f"no recorder is alive, so events pile up in {queue.name}; {remedy}"]
+
+
+async def _alarm(amqp_url: str) -> str | None:
+    """Why RabbitMQ takes no messages; None: it takes them."""
+    async with Publisher(amqp_url, "optimizer status") as publisher:
+        for _ in range(2):  # the first is still taken under an alarm, and what follows is not read
+            if await publisher.publish(alarms.KNOCK, timeout=_KNOCK_S) is not Published.CONFIRMED:
+                return publisher.why_down()
+    return None
 
 
 async def _ask_redis(redis_url: str | None) -> list[str]:
     if redis_url is None:
         return []
     try:
-        async with Redis.from_url(
-            redis_url,
-            socket_timeout=_ANSWER_S,
-            socket_connect_timeout=_ANSWER_S,
-            retry=Retry(NoBackoff(), 0),
-        ) as redis:
+        async with open_redis(redis_url, _ANSWER_S) as redis:
             await redis.ping()
     except (RedisError, OSError, ValueError) as error:
         return [_unreachable("Redis", redis_url, error)]
@@ -168,9 +179,7 @@ def _queue_names(workers: Sequence[LiveWorker], fleet: Fleet | None) -> list[str
     ]
 
 
-async def _measure(
-    connection: aio_pika.abc.AbstractConnection, queues: Sequence[str]
-) -> tuple[QueueDepth, ...]:
+async def _measure(connection: AbstractConnection, queues: Sequence[str]) -> tuple[QueueDepth, ...]:
     measured = []
     channel = await connection.channel()
     for name in queues:

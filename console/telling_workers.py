@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from typing import Final, NoReturn
 
 import typer
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 
 from broker.controls import Controls, Said
 from broker.declaring import BrokerAway
 from broker.flights import Flights, StateAway
+from broker.opening import open_redis
 from console.commands import says
 from console.watching import one_line, quiet_logging
 from producer_sdk.roster import BEAT_S, Report, Roster
@@ -98,12 +96,7 @@ async def line_to_workers(amqp_url: str, redis_url: str) -> AsyncIterator[Line]:
     name = f"control-{secrets.token_hex(6)}"
     roster = Roster(name)
     async with (
-        Redis.from_url(
-            redis_url,
-            socket_timeout=ANSWER_S,
-            socket_connect_timeout=ANSWER_S,
-            retry=Retry(NoBackoff(), 0),
-        ) as redis,
+        open_redis(redis_url, ANSWER_S) as redis,
         Subscriber(amqp_url, name) as subscriber,
         Publisher(amqp_url, name) as publisher,
     ):

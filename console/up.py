@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
+from pydantic import SecretStr
 
 from console.applying import apply_topology, say_retired
 from console.commands import FLEET_FILE, configured_fleet, errors_for_people, run, says
 from console.gateway import Beside, gateway_beside
 from console.logs import log_to_stderr
+from console.stats import RECORDER_URL
+from hub import extra
 from producer_sdk.settings import masked
 from sandbox.nodes import Brokers, find_brokers
 from sandbox.simulator import Latency, Settings, SimulatorProcess
@@ -99,9 +102,9 @@ def up_command(
         path = _write_simulated(folder, simulators["simulated"]) if simulate else config
 
         def load() -> Fleet:
-            return configured_fleet(path, secrets=True)
+            return recorded_in(folder, configured_fleet(path, secrets=True))
 
-        stack.enter_context(_env_file(folder, _exports(brokers, gateway)))
+        stack.enter_context(_env_file(folder, [*_exports(brokers, gateway), *_recorded(load())]))
         run(_serve(load, brokers, folder, simulators, ready_file, gateway))
     says("stopped; nothing that was accepted is lost, and the next start goes on from the queues")
 
@@ -138,6 +141,21 @@ def _write_simulated(folder: Path, base_url: str) -> Path:
     text = _SIMULATED_FLEET.format(base_url=base_url, key_file=key_file.resolve(), concurrency=_CONCURRENCY)
     path.write_text(text, "utf-8")
     return path
+
+
+def recorded_in(folder: Path, fleet: Fleet) -> Fleet:
+    """The fleet with its database in `folder`, beside the queues, where the configuration names none."""
+    if "url" in fleet.recorder.model_fields_set:
+        return fleet
+    url = SecretStr(f"sqlite:///{folder.resolve() / 'optimizer.db'}")
+    recorder = fleet.recorder.model_copy(update={"url": url})
+    return fleet.model_copy(update={"recorder": recorder})
+
+
+def _recorded(fleet: Fleet) -> list[str]:
+    """Where `optimizer stats` finds it, from any folder below."""
+    url = fleet.recorder.url.get_secret_value()
+    return [f"export {RECORDER_URL}='{url}'"] if url.startswith("sqlite:///") else []
 
 
 @contextmanager
@@ -187,9 +205,16 @@ async def _serve(
         if gateway is not None:
             stop = await stack.enter_async_context(gateway.drained_first(fleet, brokers.amqp_url, stop, load))
         await run_roles(
-            ["front", "backend:all"], fleet, brokers.amqp_url, brokers.redis_url,
+            _roles(), fleet, brokers.amqp_url, brokers.redis_url,
             stop=stop, on_ready=ready, load=load,
         )  # fmt: skip
+
+
+def _roles() -> list[str]:
+    if extra.is_installed():
+        return ["front", "backend:all", "undertaker", "recorder"]
+    says(f"nothing is recorded for `optimizer stats`: its libraries are not installed; {extra.REMEDY}")
+    return ["front", "backend:all", "undertaker"]
 
 
 def _announce(fleet: Fleet, brokers: Brokers, folder: Path, gateway: Beside | None) -> None:

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import typer
 
+from producer_sdk.amqp_url import node_urls
 from producer_sdk.settings import AMQP_URL, find_setting, masked
 from topology.events import EventType
 from topology.messages import Event
@@ -89,8 +90,8 @@ def amqp_url_or_exit(given: str | None) -> str:
     if url is None:
         refuse(f"where is RabbitMQ? Give --url, set {AMQP_URL}, or run `optimizer up` in this folder")
     try:
-        parts = urlsplit(url)
-        usable = parts.scheme in {"amqp", "amqps"} and bool(parts.hostname) and parts.port != 0
+        nodes = [urlsplit(node) for node in node_urls(url)]
+        usable = all(n.scheme in {"amqp", "amqps"} and n.hostname and n.port != 0 for n in nodes)
         shown = masked(url)
     except ValueError:  # a port that is no number, an unclosed bracket
         usable, shown = False, "the URL"

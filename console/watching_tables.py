@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from console.watching import one_line
+from topology import names
 
 _PIPED_WIDTH: Final = 160
 """Columns when nobody looks: nothing is cut off for `grep`."""
@@ -104,7 +105,17 @@ class Status:
                 for w in self.workers
                 if w.config_error
             ),
+            *self._of_the_dead(),
         ]
+
+    def _of_the_dead(self) -> list[str]:
+        found = {queue.name: queue for queue in self.queues if queue.ready}
+        notes = []
+        if (dead := found.get(names.DEAD_QUEUE)) and not dead.consumers:
+            notes.append(f"{dead.ready} in dead wait for an undertaker; run: optimizer worker undertaker")
+        if kept := found.get(names.DEAD_KEPT_QUEUE):
+            notes.append(f"{kept.ready} in dead.kept came to no good end; see: optimizer dead list")
+        return notes
 
 
 def print_status(status: Status, out: TextIO) -> None:

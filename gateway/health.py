@@ -1,6 +1,5 @@
 """Whether the fleet is whole, from what is known already: no question is asked for it."""
 
-from collections.abc import Sequence
 from typing import Protocol
 
 from gateway.following import Configured
@@ -18,25 +17,38 @@ class Connection(Protocol):
         """One clause on why not."""
 
 
+class Publishing(Connection, Protocol):
+    """One that publishes."""
+
+    def knock(self) -> None:
+        """Finds out whether RabbitMQ takes messages; `is_up` tells, a moment later."""
+
+
 class Health:
     """Judges by the connections' state and by what the workers say each second.
 
     Args:
         configured: Whose providers must have pools.
         roster: The workers that live.
-        connections: Those to RabbitMQ.
+        publisher: The connection to RabbitMQ that publishes.
+        others: Those that do not.
     """
 
-    def __init__(self, configured: Configured, roster: Roster, connections: Sequence[Connection]) -> None:
+    def __init__(
+        self, configured: Configured, roster: Roster, publisher: Publishing, *others: Connection
+    ) -> None:
         self._configured = configured
         self._roster = roster
-        self._connections = connections
+        self._publisher = publisher
+        self._connections = (publisher, *others)
 
     def reasons(self) -> list[str]:
         """Why the fleet is not healthy; empty when it is."""
         for connection in self._connections:
             if not connection.is_up:  # then nothing is heard of the workers either
                 return [connection.why_down()]
+        if not self._roster.knows_anyone():  # heartbeats are held up by an alarm, too
+            self._publisher.knock()
         return what_is_missing(self._roster.workers(), self._configured.fleet.providers)
 
     def workers(self) -> list[Report]:

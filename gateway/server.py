@@ -98,7 +98,7 @@ async def run_gateway(
     watch = Subscriber(amqp_url, "gateway watching")
     roster = Roster(f"gateway-{client}-{nonce}")
     configured = Configured(fleet, load)
-    health = Health(configured, roster, (calls.publisher, calls.subscriber, watch))
+    health = Health(configured, roster, calls.publisher, calls.subscriber, watch)
     desk = Desk(configured, speakers, calls, Traffic(), health, Metrics(health))
     async with _served(create_app(desk), listener) as serving, calls, watch:
         await roster.listen(watch)

@@ -3,6 +3,7 @@
 from producer_sdk import _neighbours  # noqa: F401 - first: it names the file in the way
 from producer_sdk.blocking import Optimizer
 from producer_sdk.client import AsyncOptimizer
+from producer_sdk.durable import Submitted
 from producer_sdk.errors import (
     AuthenticationFailed,
     BudgetExhausted,
@@ -19,6 +20,7 @@ from producer_sdk.errors import (
     ProviderError,
     RateLimited,
     Retryable,
+    UnknownJob,
 )
 from topology.messages import Constraints, Reply, Waiting
 
@@ -42,5 +44,7 @@ __all__ = [
     "RateLimited",
     "Reply",
     "Retryable",
+    "Submitted",
+    "UnknownJob",
     "Waiting",
 ]

@@ -1,20 +1,27 @@
 """What an AMQP URL says, read alike by both clients.
 
 aio-pika and pika differ in the virtual host's slashes, in the names of the TLS options and in what they
-do with options they do not know. aio-pika's reading holds for both.
+do with options they do not know. aio-pika's reading holds for both. Neither knows of several nodes: a URL
+names them with commas, `amqp://user:password@rabbit1:5672,rabbit2:5672/vhost`.
 """
 
 import base64
 import binascii
+import random
+import re
 import ssl
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Final
+from itertools import cycle
+from typing import Final, TypeVar
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from producer_sdk.errors import InvalidRequest
 from producer_sdk.settings import masked
 
 _PORTS: Final = {"amqp": 5672, "amqps": 5671}
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -54,11 +61,11 @@ class AmqpUrl:
 
     Attributes:
         shown: The URL without its password, fit to be printed.
+        nodes: Host and port of each node; any of them will do.
     """
 
     shown: str
-    host: str
-    port: int
+    nodes: tuple[tuple[str, int], ...]
     user: str
     password: str = field(repr=False)
     vhost: str
@@ -73,8 +80,9 @@ def read_amqp_url(url: str) -> AmqpUrl:
         InvalidRequest: It is none; the text does not quote it, as it may hold a password.
     """
     try:
-        parts = urlsplit(url)
-        scheme, host, port = parts.scheme.lower(), parts.hostname, parts.port
+        nodes = [urlsplit(node) for node in node_urls(url)]
+        parts, hosts = nodes[0], [(node.hostname or "localhost", node.port) for node in nodes]
+        scheme = parts.scheme.lower()
         options = {name: values[0] for name, values in parse_qs(parts.query).items()}
         tls = _tls(options) if scheme == "amqps" else None
     except ValueError as error:
@@ -85,14 +93,27 @@ def read_amqp_url(url: str) -> AmqpUrl:
         )
     return AmqpUrl(
         shown=masked(url),
-        host=host or "localhost",
-        port=port or _PORTS[scheme],
+        nodes=tuple((host, port or _PORTS[scheme]) for host, port in hosts),
         user=unquote(parts.username or "") or "guest",
         password=unquote(parts.password or "") or "guest",
         vhost=unquote(parts.path[1:]) or "/",
         external=options.get("auth", "").lower() == "external",
         tls=tls,
     )
+
+
+def node_urls(url: str) -> tuple[str, ...]:
+    """The URL of each node that a URL names, of whatever scheme: one for each host between its commas."""
+    scheme, sign, rest = url.partition("://")
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    user, at, hosts = authority.rpartition("@")
+    tail = rest[len(authority) :]
+    return tuple(f"{scheme}{sign}{user}{at}{host.strip()}{tail}" for host in hosts.split(","))
+
+
+def rotation(nodes: tuple[T, ...]) -> Iterator[T]:
+    """The nodes one after the other, for ever, in an order by chance: so clients spread over them."""
+    return cycle(random.sample(nodes, len(nodes)))
 
 
 def _tls(options: dict[str, str]) -> Tls:

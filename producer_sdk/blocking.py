@@ -21,16 +21,19 @@ from producer_sdk.asking import (
 )
 from producer_sdk.awaiting import Awaited
 from producer_sdk.core import OnWait
+from producer_sdk.drivers import Calls
+from producer_sdk.durable import Submitted
 from producer_sdk.errors import OptimizerError
 from producer_sdk.lifetimes import DRIVERS, OPENING
-from producer_sdk.pika_calls import Calls, PikaCalls
+from producer_sdk.pika_calls import PikaCalls
 from producer_sdk.progress import Progress
 from producer_sdk.settings import find_amqp_url
+from producer_sdk.submitting import Submitting
 from topology import names
 from topology.messages import Reply, new_id
 
 
-class Optimizer:
+class Optimizer(Submitting):
     """An agent's door to the fleet's providers, for code without asyncio.
 
     The connections open with the first call, or on entering, in a thread of the client's own, and nothing
@@ -241,8 +244,15 @@ class Optimizer:
                     ended(numbers.pop(id_), outcome)
         return [outcomes[number] for number in range(len(asked))]
 
-    def cancel(self, request_id: str) -> bool:
-        """Calls a waiting call off: it ends in `Cancelled`. False when none of that id waits here."""
+    def cancel(self, request_id: str | Submitted) -> bool:
+        """Calls a waiting call off: it ends in `Cancelled`. False when none of that id waits here.
+
+        Given what `submit` returned, it withdraws that request, wherever it is: its reply is then the error
+        `Cancelled`, unless it was answered before. False: RabbitMQ is away, and hears of it once it is back,
+        if this client is open then.
+        """
+        if isinstance(request_id, Submitted):
+            return not self._closed and self._driver().withdraw_job(request_id)
         return not self._closed and self._driver().cancel(request_id)
 
     def _driver(self) -> Calls:

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from types import TracebackType
@@ -9,10 +10,12 @@ from typing import Final, Self
 
 from aiormq import Channel
 
-from producer_sdk.asking import request_message
+from producer_sdk.asking import Asked, request_message
 from producer_sdk.carrying import Carrier, tell_waiting
-from producer_sdk.core import FIRST_SILENCE_S, Answered, Failed, OnWait, Waits
+from producer_sdk.core import FIRST_SILENCE_S, Answered, Failed, HandedOver, OnWait, Waits
+from producer_sdk.durable import Submitted, Taking
 from producer_sdk.errors import InvalidRequest
+from producer_sdk.job_queues import JobQueues
 from producer_sdk.transport import Delivery, Outgoing, Publisher, Subscriber, Subscription
 from topology.declaration import REPLY_QUEUE_ARGUMENTS
 from topology.messages import Reply, Request
@@ -24,7 +27,8 @@ _PREFETCH: Final = 500
 @dataclass(eq=False)
 class _Call:
     message: Outgoing
-    future: asyncio.Future[Reply]
+    durable: bool
+    future: asyncio.Future[Answered | HandedOver]
     on_wait: OnWait | None
     on_the_way: bool = False
 
@@ -38,7 +42,8 @@ class AsyncCalls:
     Args:
         url: RabbitMQ's URL.
         name: Names the connections, for RabbitMQ's own pages.
-        reply_to: The callback queue, of a name that is this client's alone; declared here.
+        reply_to: The callback queue, of a name that is this client's alone; declared here. It has another
+            name once its node in a cluster is down.
     """
 
     def __init__(self, url: str, name: str, reply_to: str) -> None:
@@ -51,10 +56,12 @@ class AsyncCalls:
     async def __aenter__(self) -> Self:
         if self._stack is not None:
             raise RuntimeError("this client is open already; make a second one instead")
-        self._carrier = _Carrier(self.publisher, self.subscriber)
+        self._carrier = _Carrier(self.publisher, self.subscriber, self.reply_to)
         async with AsyncExitStack() as stack:
             await self.subscriber.add(
-                Subscription(self.reply_to, _PREFETCH, self._on_delivery, self._declare_replies)
+                Subscription(
+                    self.reply_to, _PREFETCH, self._on_delivery, self._declare_replies, self._on_renamed
+                )
             )
             await stack.enter_async_context(self.publisher)
             await stack.enter_async_context(self.subscriber)
@@ -89,15 +96,45 @@ class AsyncCalls:
             OptimizerError: What became of it instead.
             RuntimeError: The client is not open.
         """
+        ended = await self._ended(request, priority, timeout, on_wait)
+        assert isinstance(ended, Answered), "only a durable request ends otherwise"  # noqa: S101 - as it says
+        return ended.reply
+
+    async def submit(self, asked: Asked) -> None:
+        """Hands a durable request over; errors as for `call`.
+
+        A caller that is cancelled does not withdraw it.
+        """
+        await self._ended(asked.request, asked.priority, asked.patience_s, None)
+
+    async def result(self, taking: Taking, *, keep: bool) -> Reply:
+        """Takes the reply of a durable request; with `keep` it stays for the next who asks.
+
+        Raises:
+            OptimizerError: The reply is one, or there is none.
+            RuntimeError: The client is not open.
+        """
+        return await self._opened().job_queues.take(taking, keep=keep)
+
+    def withdraw_job(self, job: Submitted) -> bool:
+        """Says that nobody wants a durable request any more; False: that has to wait for a connection."""
+        return self._opened().withdraw_job(job)
+
+    def _opened(self) -> "_Carrier":
         if self._stack is None:
             raise RuntimeError("open the client first: async with AsyncOptimizer(...) as optimizer:")
-        carrier, loop = self._carrier, asyncio.get_running_loop()
+        return self._carrier
+
+    async def _ended(
+        self, request: Request, priority: Priority, timeout: float, on_wait: OnWait | None
+    ) -> Answered | HandedOver:
+        carrier, loop = self._opened(), asyncio.get_running_loop()
         if request.id in carrier.calls:
             raise InvalidRequest(f"request_id: {request.id!r} waits for an answer already; take another one")
         message = request_message(request, priority, self.reply_to)
-        call = carrier.calls[request.id] = _Call(message, loop.create_future(), on_wait)
+        call = carrier.calls[request.id] = _Call(message, request.durable, loop.create_future(), on_wait)
         try:
-            carrier.carry_out(carrier.core.begin(request.id, loop.time(), timeout))
+            carrier.carry_out(carrier.core.begin(request.id, loop.time(), timeout, durable=request.durable))
             carrier.nudge(loop.time() + min(timeout, FIRST_SILENCE_S))
             return await call.future
         finally:
@@ -119,6 +156,10 @@ class AsyncCalls:
     def _on_reconnect(self) -> None:
         self._carrier.reconnected()
 
+    def _on_renamed(self, queue: str) -> None:
+        self.reply_to = queue
+        self._carrier.move(queue)
+
     async def _declare_replies(self, channel: Channel) -> None:
         await channel.queue_declare(self.reply_to, durable=True, arguments=dict(REPLY_QUEUE_ARGUMENTS))
 
@@ -126,11 +167,12 @@ class AsyncCalls:
 class _Carrier(Carrier[_Call]):
     """Carries on the event loop that runs when it is made."""
 
-    def __init__(self, publisher: Publisher, subscriber: Subscriber) -> None:
+    def __init__(self, publisher: Publisher, subscriber: Subscriber, reply_to: str) -> None:
         self._loop = asyncio.get_running_loop()
-        super().__init__(self._loop.time)
+        super().__init__(self._loop.time, reply_to)
         self.publisher = publisher
         self.subscriber = subscriber
+        self.job_queues = JobQueues(subscriber)
         self._changed = asyncio.Event()
         self._wakes_at = math.inf
         self._closed = False
@@ -138,20 +180,25 @@ class _Carrier(Carrier[_Call]):
     def close(self) -> None:
         """Cancels what still waits; what was published is not withdrawn."""
         self._closed = True
+        self.job_queues.close()
         for call in self.calls.values():
             call.future.cancel()
 
-    def tell(self, call: _Call, effect: Answered | Failed | Waits) -> None:
+    def tell(self, call: _Call, effect: Answered | HandedOver | Failed | Waits) -> None:
         """Ends the caller's wait, or tells it what it waits for."""
         match effect:
             case Waits(waiting=waiting):
                 tell_waiting(call.on_wait, waiting)
             case _ if call.future.done():
                 pass  # its caller was cancelled meanwhile
-            case Answered(reply=reply):
-                call.future.set_result(reply)
+            case Answered() | HandedOver():
+                call.future.set_result(effect)
             case Failed(error=error):
                 call.future.set_exception(error)
+
+    def declare_job_queue(self, queue: str, told: Callable[[str | None], None]) -> None:
+        """Declares it on a channel of its own."""
+        self.job_queues.declare(queue, told)
 
     def withdraw(self, call: _Call) -> None:
         """Says that nobody waits any more, unless it is the client that goes."""

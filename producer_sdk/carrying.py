@@ -3,20 +3,24 @@
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import partial
 from typing import Generic, Protocol, TypeVar
 
-from producer_sdk.asking import cancel_message
+from producer_sdk.asking import cancel_message, cancel_submitted
 from producer_sdk.core import (
     REFUSED_AGAIN_S,
     Answered,
     Core,
     Effect,
     Failed,
+    HandedOver,
     OnWait,
     Transmit,
     Waits,
     Withdraw,
 )
+from producer_sdk.durable import Submitted
 from producer_sdk.transport import OnPublished, Outgoing, Published
 from topology.messages import Waiting
 
@@ -44,9 +48,10 @@ class PublishingLink(Link, Protocol):
 
 
 class Carried(Protocol):
-    """A call as a driver remembers it; `on_the_way` while a publish waits for its confirm."""
+    """A call as a driver remembers it; `on_the_way` until it is known what became of a transmission."""
 
     message: Outgoing
+    durable: bool
     on_the_way: bool
 
 
@@ -61,19 +66,27 @@ class Carrier(ABC, Generic[CallT]):
         calls: What still waits, by request id.
         publisher: Where requests go out.
         subscriber: Where replies come in.
+        reply_to: The callback queue.
     """
 
     publisher: PublishingLink
     subscriber: Link
 
-    def __init__(self, now: Callable[[], float]) -> None:
+    def __init__(self, now: Callable[[], float], reply_to: str) -> None:
         self.core = Core()
+        self.reply_to = reply_to
+        self._left: set[str] = set()
+        self._withdrawn: list[Submitted] = []
         self.calls: dict[str, CallT] = {}
         self._now = now
 
     @abstractmethod
-    def tell(self, call: CallT, effect: Answered | Failed | Waits) -> None:
+    def tell(self, call: CallT, effect: Answered | HandedOver | Failed | Waits) -> None:
         """Tells the caller."""
+
+    @abstractmethod
+    def declare_job_queue(self, queue: str, told: Callable[[str | None], None]) -> None:
+        """Has the queue of a durable request's reply stand; tells why it does not, or None, once."""
 
     @abstractmethod
     def nudge(self, due: float) -> None:
@@ -90,7 +103,7 @@ class Carrier(ABC, Generic[CallT]):
                     self._transmit(id_, call)
                 case Withdraw():
                     self.withdraw(call)
-                case Answered() | Failed() | Waits():
+                case Answered() | HandedOver() | Failed() | Waits():
                     self.tell(call, effect)
 
     def withdraw(self, call: CallT) -> None:
@@ -98,10 +111,30 @@ class Carrier(ABC, Generic[CallT]):
         if self.publisher.is_up:
             self.publisher.send(cancel_message(call.message), lambda _: None)
 
+    def withdraw_job(self, job: Submitted) -> bool:
+        """Says that nobody wants a durable request any more; False: that has to wait for a connection."""
+        if self.publisher.is_up:
+            self.publisher.send(cancel_submitted(job), lambda _: None)
+        else:
+            self._withdrawn.append(job)
+        return self.publisher.is_up
+
     def reconnected(self) -> None:
         """A connection is up: once both are, everything pending is sent again."""
+        if self.publisher.is_up:
+            withdrawn, self._withdrawn = self._withdrawn, []
+            for job in withdrawn:
+                self.withdraw_job(job)
         if self.publisher.is_up and self.subscriber.is_up:
             self.carry_out(self.core.reconnected(self._now()))
+
+    def move(self, reply_to: str) -> None:
+        """Replies come to another callback queue, since the one so far cannot be had any more.
+
+        Whoever waits asks again under it: the reconnection, which follows, transmits.
+        """
+        self._left.add(self.reply_to)
+        self.reply_to = reply_to
 
     def obstacle(self) -> str | None:
         """Why nothing can be sent at present, if so."""
@@ -121,7 +154,22 @@ class Carrier(ABC, Generic[CallT]):
             failed = self.publisher.last_error or self.subscriber.last_error  # else it is only just opening
             self._not_taken(id_, self.obstacle() if failed else None)
             return
+        if call.message.reply_to in self._left:
+            call.message = replace(call.message, reply_to=self.reply_to)
         call.on_the_way = True
+        if call.durable:  # before the request, so that no reply can come before it
+            self.declare_job_queue(call.message.reply_to or "", partial(self._declared, id_, call))
+        else:
+            self._publish(id_, call)
+
+    def _declared(self, id_: str, call: CallT, why_not: str | None) -> None:
+        if why_not is None and self.calls.get(id_) is call:
+            self._publish(id_, call)
+            return
+        call.on_the_way = False
+        self._not_taken(id_, why_not)
+
+    def _publish(self, id_: str, call: CallT) -> None:
         self.publisher.send(call.message, lambda outcome: self._published(id_, call, outcome))
 
     def _not_taken(self, id_: str, why: str | None) -> None:
@@ -132,6 +180,8 @@ class Carrier(ABC, Generic[CallT]):
     def _published(self, id_: str, call: CallT, outcome: Published) -> None:
         call.on_the_way = False
         match outcome:
+            case Published.CONFIRMED if call.message.reply_to in self._left:
+                self._transmit(id_, call)  # its callback queue was given up meanwhile
             case Published.CONFIRMED:
                 self.carry_out(self.core.confirmed(id_))
             case Published.RETURNED | Published.NOWHERE:

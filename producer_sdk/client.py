@@ -20,14 +20,16 @@ from producer_sdk.asking import (
 )
 from producer_sdk.calls import AsyncCalls
 from producer_sdk.core import OnWait
+from producer_sdk.durable import Submitted
 from producer_sdk.errors import OptimizerError
 from producer_sdk.progress import Progress
 from producer_sdk.settings import find_amqp_url
+from producer_sdk.submitting import AsyncSubmitting
 from topology import names
 from topology.messages import Reply, new_id
 
 
-class AsyncOptimizer:
+class AsyncOptimizer(AsyncSubmitting):
     """An agent's door to the fleet's providers.
 
     Entering starts the connections without waiting for them; each call has its own timeout, which is
@@ -54,10 +56,10 @@ class AsyncOptimizer:
     ) -> None:
         self.agent = checked_agent(agent)
         self.agent_type = agent_type
-        self.reply_to = names.reply_queue(agent, names.slug(client or f"p{os.getpid()}"), new_id()[-12:])
+        reply_to = names.reply_queue(agent, names.slug(client or f"p{os.getpid()}"), new_id()[-12:])
         broker = find_amqp_url(url)
         read_amqp_url(broker)
-        self._calls = AsyncCalls(broker, f"agent {agent}", self.reply_to)
+        self._calls = AsyncCalls(broker, f"agent {agent}", reply_to)
 
     async def __aenter__(self) -> Self:
         await self._calls.__aenter__()
@@ -70,6 +72,11 @@ class AsyncOptimizer:
         trace: TracebackType | None,
     ) -> None:
         await self._calls.__aexit__(kind, error, trace)
+
+    @property
+    def reply_to(self) -> str:
+        """The callback queue of this client."""
+        return self._calls.reply_to
 
     async def chat(
         self,
@@ -208,6 +215,13 @@ class AsyncOptimizer:
                 raise errors.exceptions[0] from None
         return [task.result() for task in tasks]
 
-    def cancel(self, request_id: str) -> bool:
-        """Calls a waiting call off: it ends in `Cancelled`. False when none of that id waits here."""
+    def cancel(self, request_id: str | Submitted) -> bool:
+        """Calls a waiting call off: it ends in `Cancelled`. False when none of that id waits here.
+
+        Given what `submit` returned, it withdraws that request, wherever it is: its reply is then the error
+        `Cancelled`, unless it was answered before. False: RabbitMQ is away, and hears of it once it is back,
+        if this client is open then.
+        """
+        if isinstance(request_id, Submitted):
+            return self._calls.withdraw_job(request_id)
         return self._calls.cancel(request_id)

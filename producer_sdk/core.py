@@ -45,6 +45,13 @@ class Answered:
 
 
 @dataclass(frozen=True)
+class HandedOver:
+    """The broker has taken a durable request, and with it the care for it: here the call ends."""
+
+    id: str
+
+
+@dataclass(frozen=True)
 class Failed:
     """The call has ended in an error."""
 
@@ -60,7 +67,7 @@ class Waits:
     waiting: Waiting
 
 
-Effect = Transmit | Withdraw | Answered | Failed | Waits
+Effect = Transmit | Withdraw | Answered | HandedOver | Failed | Waits
 
 
 @dataclass
@@ -68,6 +75,7 @@ class _Pending:
     deadline: float
     timeout: float
     send_again_at: float
+    durable: bool = False
     silence_s: float = FIRST_SILENCE_S
     confirmed: bool = False
     obstacle: str | None = None
@@ -85,16 +93,21 @@ class Core:
     def __contains__(self, request_id: str) -> bool:
         return request_id in self._pending
 
-    def begin(self, request_id: str, now: float, timeout: float) -> list[Effect]:
-        """A new call, with `timeout` seconds for its answer."""
-        call = _Pending(deadline=now + timeout, timeout=timeout, send_again_at=now)
+    def begin(self, request_id: str, now: float, timeout: float, *, durable: bool = False) -> list[Effect]:
+        """A new call, with `timeout` seconds for its answer; a `durable` one is over once it is confirmed."""
+        call = _Pending(deadline=now + timeout, timeout=timeout, send_again_at=now, durable=durable)
         self._pending[request_id] = call
         return [self._transmit(request_id, call, now)]
 
     def confirmed(self, request_id: str) -> list[Effect]:
         """The broker has taken the request."""
-        if call := self._pending.get(request_id):
-            call.confirmed, call.obstacle = True, None
+        call = self._pending.get(request_id)
+        if call is None:
+            return []
+        if call.durable:
+            del self._pending[request_id]
+            return [HandedOver(request_id)]
+        call.confirmed, call.obstacle = True, None
         return []
 
     def unroutable(self, request_id: str) -> list[Effect]:
@@ -122,7 +135,12 @@ class Core:
         return [Waits(request_id, Waiting(id=request_id, waits_for=why))]
 
     def reconnected(self, now: float) -> list[Effect]:
-        """A connection is back: whatever is pending is sent again at once, replies may be lost."""
+        """A connection is back: whatever is pending is sent again at once, replies may be lost.
+
+        Silence counts anew: an older copy of the request that is still under way could lead the reply astray.
+        """
+        for call in self._pending.values():
+            call.silence_s = FIRST_SILENCE_S
         return [self._transmit(request_id, call, now) for request_id, call in self._pending.items()]
 
     def received(self, body: bytes) -> list[Effect]:
@@ -144,14 +162,17 @@ class Core:
 
     def cancel(self, request_id: str) -> list[Effect]:
         """The caller calls it off, and wants to see it end."""
-        withdrawn = self.forget(request_id)
-        if not withdrawn:
+        if self._pending.pop(request_id, None) is None:
             return []
-        return [*withdrawn, Failed(request_id, Cancelled("the caller called it off"))]
+        return [Withdraw(request_id), Failed(request_id, Cancelled("the caller called it off"))]
 
     def forget(self, request_id: str) -> list[Effect]:
-        """The caller has gone; nothing happens when the call has ended already."""
-        return [] if self._pending.pop(request_id, None) is None else [Withdraw(request_id)]
+        """The caller has gone; nothing happens when the call has ended already.
+
+        A durable request outlives its caller: it is not withdrawn.
+        """
+        call = self._pending.pop(request_id, None)
+        return [] if call is None or call.durable else [Withdraw(request_id)]
 
     def due(self, now: float, obstacle: str | None = None) -> list[Effect]:
         """What has to happen by now: calls past their deadline, requests to send again.
@@ -164,7 +185,7 @@ class Core:
         for request_id, call in list(self._pending.items()):
             if call.deadline <= now:
                 del self._pending[request_id]
-                effects.append(Failed(request_id, _too_late(call, obstacle)))
+                effects.append(Failed(request_id, _too_late(request_id, call, obstacle)))
             elif call.send_again_at <= now:
                 effects.append(self._transmit(request_id, call, now))
         return effects
@@ -183,11 +204,14 @@ class Core:
         return Transmit(request_id)
 
 
-def _too_late(call: _Pending, obstacle: str | None) -> OptimizerError:
+def _too_late(request_id: str, call: _Pending, obstacle: str | None) -> OptimizerError:
     if call.confirmed:
         return DeadlineExceeded(
             f"no answer within {call.timeout:g} s; the request was accepted and waited for a "
             "provider's permit or answer (optimizer status shows the queues)"
         )
     why = obstacle or call.obstacle or "RabbitMQ never confirmed the request"
-    return Overloaded(f"the request could not be handed over within {call.timeout:g} s: {why}")
+    message = f"the request could not be handed over within {call.timeout:g} s: {why}"
+    if call.durable:
+        message += f"; it may have arrived all the same: submit it again with request_id={request_id!r}"
+    return Overloaded(message)

@@ -12,7 +12,8 @@
     └── Permanent               the same call will fail again
         ├── InvalidRequest      the request itself is at fault
         │   ├── ContextTooLong
-        │   └── ContentFiltered
+        │   ├── ContentFiltered
+        │   └── UnknownJob      a submitted request of which no reply is kept
         ├── AuthenticationFailed
         ├── BudgetExhausted
         ├── NoModelAvailable
@@ -111,6 +112,10 @@ class ContentFiltered(InvalidRequest):
     """The provider refuses this content."""
 
     type = ErrorType.CONTENT_FILTERED
+
+
+class UnknownJob(InvalidRequest):
+    """No reply is kept for this submitted request: never submitted, taken already, or too old."""
 
 
 class AuthenticationFailed(Permanent):

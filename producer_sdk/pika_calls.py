@@ -8,60 +8,35 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from queue import Empty, SimpleQueue
+from typing import Any, Final
 
 from producer_sdk.amqp_url import AmqpUrl
 from producer_sdk.asking import Asked, request_message
 from producer_sdk.carrying import Carrier
-from producer_sdk.core import FIRST_SILENCE_S, Answered, Failed, Waits
+from producer_sdk.core import FIRST_SILENCE_S, Effect, Failed, Waits, Withdraw
+from producer_sdk.drivers import OnEnded, Told
+from producer_sdk.durable import Submitted, Taking
 from producer_sdk.errors import Cancelled, InvalidRequest
 from producer_sdk.pika_connection import THREAD_NAME, EventLoop
+from producer_sdk.pika_job_queues import PikaJobQueues
 from producer_sdk.pika_transport import PikaPublisher, PikaSubscriber
 from producer_sdk.transport import Outgoing
-
-if TYPE_CHECKING:
-    from queue import SimpleQueue
 
 log = logging.getLogger("optimizer.sdk")
 
 _CLOSE_S: Final = 2.0
 _AFTER_FAULT_S: Final = 1.0
-
-Told = Answered | Failed | Waits
-
-
-class Calls(Protocol):
-    """What the blocking client needs of a driver. Every method may be called from any thread."""
-
-    reply_to: str
-
-    def start(self) -> None:
-        """Opens what it needs, without waiting for it; `begin` does so too."""
-
-    def begin(self, asked: Asked, told: "SimpleQueue[Told]") -> None:
-        """Publishes the request; `told` gets what becomes of it: any number of `Waits`, then its end.
-
-        Raises:
-            OptimizerError: It cannot be published, or its id waits already.
-            RuntimeError: The driver is closed.
-        """
-
-    def forget(self, request_id: str) -> None:
-        """Its caller has gone: it is withdrawn, and nobody is told."""
-
-    def cancel(self, request_id: str) -> bool:
-        """Ends a call in `Cancelled`; False when none of that id waits."""
-
-    def close(self) -> None:
-        """Ends what still waits in `Cancelled`."""
+_SAY_S: Final = 1.0
 
 
 @dataclass(eq=False)
 class _Call:
     message: Outgoing
+    durable: bool
     begun_at: float
     timeout: float
-    told: "SimpleQueue[Told]"
+    told: SimpleQueue[Told]
     on_the_way: bool = False
 
 
@@ -74,15 +49,15 @@ class PikaCalls(Carrier[_Call]):
     Args:
         url: RabbitMQ's URL.
         name: Names the connections, for RabbitMQ's own pages, and the thread.
-        reply_to: The callback queue, of a name that is this client's alone; declared here.
+        reply_to: The callback queue, of a name that is this client's alone; declared here. It has another
+            name once its node in a cluster is down.
     """
 
     publisher: PikaPublisher
     subscriber: PikaSubscriber
 
     def __init__(self, url: AmqpUrl, name: str, reply_to: str) -> None:
-        super().__init__(time.monotonic)
-        self.reply_to = reply_to
+        super().__init__(time.monotonic, reply_to)
         self.pid = os.getpid()
         self._url = url
         self._name = name
@@ -91,6 +66,7 @@ class PikaCalls(Carrier[_Call]):
         self._started = False
         self._closed = False
         self._to_do: deque[Callable[[], None]] = deque()
+        self._job_queues = PikaJobQueues()
         self._loop: EventLoop | None = None
         self._timer: Any = None
         self._wakes_at: float | None = None
@@ -107,11 +83,11 @@ class PikaCalls(Carrier[_Call]):
                 self._started = True
                 self._thread.start()
 
-    def begin(self, asked: Asked, told: "SimpleQueue[Told]") -> None:
+    def begin(self, asked: Asked, told: SimpleQueue[Told]) -> None:
         """See `Calls`."""
         id_ = asked.request.id
         message = request_message(asked.request, asked.priority, self.reply_to)
-        call = _Call(message, self._now(), asked.timeout, told)
+        call = _Call(message, asked.request.durable, self._now(), asked.patience_s, told)
         if self.calls.setdefault(id_, call) is not call:
             raise InvalidRequest(f"request_id: {id_!r} waits for an answer already; take another one")
         # Closing comes first, then what waits is ended: this call is seen by one of the two.
@@ -123,7 +99,7 @@ class PikaCalls(Carrier[_Call]):
     def forget(self, request_id: str) -> None:
         """See `Calls`."""
         if call := self.calls.pop(request_id, None):
-            self._do(partial(self._call_off, request_id, call))
+            self._do(partial(self._call_off, request_id, call, self.core.forget))
 
     def cancel(self, request_id: str) -> bool:
         """See `Calls`."""
@@ -131,8 +107,27 @@ class PikaCalls(Carrier[_Call]):
         if call is None:
             return False
         call.told.put(Failed(request_id, Cancelled("the caller called it off")))
-        self._do(partial(self._call_off, request_id, call))
+        self._do(partial(self._call_off, request_id, call, self.core.cancel))
         return True
+
+    def look(self, taking: Taking, told: OnEnded, *, keep: bool) -> Callable[[], None]:
+        """See `Calls`."""
+        look = self._job_queues.add(taking, told, keep=keep)
+        if self._closed:  # closing comes first, as in `begin`
+            raise RuntimeError("this client is closed; make a new one")
+        self.start()
+        self._do(partial(self._job_queues.start, look))
+        return partial(self._do, partial(look.end, Cancelled("the caller has gone")))
+
+    def withdraw_job(self, job: Submitted) -> bool:
+        """See `Calls`."""
+        said: SimpleQueue[bool] = SimpleQueue()
+        self.start()
+        self._do(lambda: said.put(Carrier.withdraw_job(self, job)))
+        try:
+            return said.get(timeout=_SAY_S)
+        except Empty:
+            return False
 
     def close(self, wait_s: float = 2.5 * _CLOSE_S, *, quietly: bool = False) -> None:
         """Ends what waits in `Cancelled`, and the thread. What was published is done all the same.
@@ -174,6 +169,16 @@ class PikaCalls(Carrier[_Call]):
         if isinstance(effect, Waits) or self.calls.pop(effect.id, None) is not None:
             call.told.put(effect)
 
+    def declare_job_queue(self, queue: str, told: Callable[[str | None], None]) -> None:
+        """Declares it on a channel of its own."""
+        self._job_queues.declare(queue, told)
+
+    def reconnected(self) -> None:
+        """A connection is up: what waits for it goes on."""
+        super().reconnected()
+        if self.subscriber.is_up:
+            self._job_queues.reconnected()
+
     def nudge(self, due: float) -> None:
         """Wakes the core then, unless something is due before."""
         if self._wakes_at is None or due < self._wakes_at:
@@ -190,11 +195,11 @@ class PikaCalls(Carrier[_Call]):
 
     def _begin(self, id_: str, call: _Call) -> None:
         if self.calls.get(id_) is call:  # else it was called off meanwhile
-            self.carry_out(self.core.begin(id_, call.begun_at, call.timeout))
+            self.carry_out(self.core.begin(id_, call.begun_at, call.timeout, durable=call.durable))
             self.nudge(call.begun_at + min(call.timeout, FIRST_SILENCE_S))
 
-    def _call_off(self, id_: str, call: _Call) -> None:
-        if self.core.forget(id_):
+    def _call_off(self, id_: str, call: _Call, over: Callable[[str], list[Effect]]) -> None:
+        if any(isinstance(effect, Withdraw) for effect in over(id_)):
             self.withdraw(call)
 
     def _wake_at(self, due: float | None) -> None:
@@ -228,12 +233,13 @@ class PikaCalls(Carrier[_Call]):
         link = (loop, self.reconnected, self._stop_once_closed)
         self.publisher = PikaPublisher(self._url, f"{self._name} publishing", *link, self._on_unblocked)
         self.subscriber = PikaSubscriber(
-            self._url, f"{self._name} consuming", *link, self.reply_to, self._on_body
+            self._url, f"{self._name} consuming", *link, self.reply_to, self._on_body, self.move
         )
         self._timer = self._wakes_at = None
         for call in list(self.calls.values()):
             call.on_the_way = False
         self._loop = loop
+        self._job_queues.begin(loop, self.subscriber)
         try:
             self.publisher.open()
             self.subscriber.open()
@@ -282,3 +288,4 @@ class PikaCalls(Carrier[_Call]):
             id_, call = self.calls.popitem()
             self.core.forget(id_)
             call.told.put(Failed(id_, Cancelled(why)))
+        self._job_queues.end_all(lambda: Cancelled(why))

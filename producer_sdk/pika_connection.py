@@ -18,7 +18,7 @@ from pika.channel import Channel
 from pika.credentials import ExternalCredentials, PlainCredentials
 from pika.exceptions import ChannelClosedByBroker
 
-from producer_sdk.amqp_url import AmqpUrl
+from producer_sdk.amqp_url import AmqpUrl, rotation
 
 log = logging.getLogger("optimizer.transport")
 
@@ -61,6 +61,8 @@ class EventLoop(IOLoop):
 class PikaConnection(ABC):
     """One connection with one channel that is opened again whenever it is lost, until it is closed.
 
+    Where the URL names several nodes, each attempt goes to the next one.
+
     Attributes:
         last_error: Why it was last lost or could not be opened; None while that never happened.
         is_closed: Whether it was closed for good.
@@ -78,6 +80,7 @@ class PikaConnection(ABC):
         self.last_error: str | None = None
         self.is_closed = False
         self._url = url
+        self._nodes = rotation(url.nodes)
         self._loop = loop
         self._on_up = on_up
         self._on_closed = on_closed
@@ -99,7 +102,7 @@ class PikaConnection(ABC):
         self._timer = None
         try:
             self._connection = SelectConnection(
-                _parameters(self._url, self.name),
+                _parameters(self._url, next(self._nodes), self.name),
                 on_open_callback=self._on_open,
                 on_open_error_callback=self._on_lost,
                 on_close_callback=self._on_lost,
@@ -179,17 +182,18 @@ class PikaConnection(ABC):
         self._on_closed()
 
 
-def _parameters(url: AmqpUrl, name: str) -> ConnectionParameters:
+def _parameters(url: AmqpUrl, node: tuple[str, int], name: str) -> ConnectionParameters:
+    host, port = node
     return ConnectionParameters(
-        host=url.host,
-        port=url.port,
+        host=host,
+        port=port,
         virtual_host=url.vhost,
         credentials=ExternalCredentials() if url.external else PlainCredentials(url.user, url.password),
         heartbeat=_HEARTBEAT_S,
         socket_timeout=_CONNECT_TIMEOUT_S,
         stack_timeout=_CONNECT_TIMEOUT_S,
         client_properties={"connection_name": name},
-        ssl_options=SSLOptions(url.tls.context(), url.host) if url.tls else None,
+        ssl_options=SSLOptions(url.tls.context(), host) if url.tls else None,
     )
 
 

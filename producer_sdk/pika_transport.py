@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pika import BasicProperties
 from pika.channel import Channel
-from pika.exceptions import ChannelClosedByBroker, ConsumerCancelled
+from pika.exceptions import AMQPError, ChannelClosedByBroker, ConsumerCancelled
 from pika.spec import Basic
 
 from producer_sdk.amqp_url import AmqpUrl
-from producer_sdk.pika_connection import EventLoop, PikaConnection
+from producer_sdk.consuming import DECLARE_TIMEOUT_S
+from producer_sdk.pika_connection import EventLoop, PikaConnection, describe
 from producer_sdk.transport import OnPublished, Outgoing, Published
+from topology import names
 from topology.declaration import REPLY_QUEUE_ARGUMENTS
 from topology.wire import CONTENT_TYPE
 
@@ -28,7 +30,8 @@ log = logging.getLogger("optimizer.transport")
 PUBLISH_TIMEOUT_S: Final = 30.0
 _SWEEP_S: Final = 1.0
 _PREFETCH: Final = 500
-_NOT_FOUND: Final = 404
+_NOT_FOUND, _LOCKED, _OTHERWISE = 404, 405, 406
+_CANNOT_STAND: Final = {_NOT_FOUND, _LOCKED, _OTHERWISE}
 
 
 class PikaPublisher(PikaConnection):
@@ -141,11 +144,17 @@ class PikaPublisher(PikaConnection):
             self._loop.call_later(_SWEEP_S, self._sweep)
 
 
+class _Silence(AMQPError):
+    """The broker has not answered."""
+
+
 class PikaSubscriber(PikaConnection):
     """Consumes a callback queue of its own, which it declares on every new channel.
 
     Args:
         on_body: Called with each message, which is acknowledged after it.
+        on_renamed: Called with the queue's next name where the broker does not let it stand under the one it
+            has, as in `Subscription`.
     """
 
     def __init__(
@@ -157,13 +166,28 @@ class PikaSubscriber(PikaConnection):
         on_closed: Callable[[], None],
         queue: str,
         on_body: Callable[[bytes], None],
+        on_renamed: Callable[[str], None],
     ) -> None:
         super().__init__(url, name, loop, on_up, on_closed)
-        self._queue = queue
+        self._first_name = self._queue = queue
+        self._renamed = 0
         self._on_body = on_body
+        self._on_renamed = on_renamed
+        self._declaring: Any = None
+
+    def open_channel(
+        self, on_open: Callable[[Channel], None], on_closed: Callable[[Channel, BaseException], None]
+    ) -> Channel | None:
+        """Another channel, for what the broker may close it for; None without a connection."""
+        if self._connection is None or not self._connection.is_open:
+            return None
+        channel: Channel = self._connection.channel(on_open_callback=on_open)
+        channel.add_on_close_callback(on_closed)
+        return channel
 
     def _prepare(self, channel: Channel) -> None:
         def declared(_: object) -> None:
+            self._end_declaring()
             channel.basic_qos(prefetch_count=_PREFETCH, callback=limited)
 
         def limited(_: object) -> None:
@@ -171,10 +195,30 @@ class PikaSubscriber(PikaConnection):
 
         channel.add_on_cancel_callback(self._on_cancelled)
         arguments = dict(REPLY_QUEUE_ARGUMENTS)
+        self._declaring = self._loop.call_later(DECLARE_TIMEOUT_S, self._on_silence)
         channel.queue_declare(self._queue, durable=True, arguments=arguments, callback=declared)
 
     def _forget(self, error: BaseException) -> None:
         """What was delivered and not acknowledged is handed out again."""
+        silent = isinstance(error, _Silence)
+        refused = isinstance(error, ChannelClosedByBroker) and error.reply_code in _CANNOT_STAND
+        if self._end_declaring() and (silent or refused):
+            self._renamed += 1
+            self._queue = names.renamed(self._first_name, self._renamed)
+            log.warning("queue renamed", extra={"queue": self._queue, "error": describe(error)})
+            self._on_renamed(self._queue)
+
+    def _end_declaring(self) -> bool:
+        """Whether the queue was being declared."""
+        timer, self._declaring = self._declaring, None
+        if timer is not None:
+            self._loop.remove_timeout(timer)
+        return timer is not None
+
+    def _on_silence(self) -> None:
+        # A channel that waits for a node that is cut off does not even take its own end: the line is cut.
+        self._channel_error = _Silence(f"no answer to a declaration within {DECLARE_TIMEOUT_S:g} s")
+        self._loop.cut()
 
     def _on_cancelled(self, _: object) -> None:
         # The queue was deleted: counted as a lost channel, so that it is declared again.

@@ -51,7 +51,9 @@ class Roster:
 
     async def listen(self, subscriber: Subscriber) -> None:
         """Listens from now on."""
-        await subscriber.add(Subscription(self._queue, _PREFETCH, self._on_delivery, self._declare))
+        await subscriber.add(
+            Subscription(self._queue, _PREFETCH, self._on_delivery, self._declare, self._rename)
+        )
 
     def workers(self) -> list[Report]:
         """What each living worker said last."""
@@ -86,6 +88,9 @@ class Roster:
         if self._on_change is not None and (report.get("leaving") or not known):
             self._on_change()
 
+    def _rename(self, queue: str) -> None:
+        self._queue = queue
+
     async def _declare(self, channel: Channel) -> None:
         await channel.queue_declare(
             self._queue,
@@ -100,7 +105,7 @@ class Roster:
 
 
 def what_is_missing(reports: Iterable[Report], providers: Iterable[str]) -> list[str]:
-    """Why the fleet is not whole, a sentence each: roles that nobody has, workers without their Redis.
+    """Why the fleet is not whole, a sentence each: roles that nobody has, workers without what they need.
 
     Args:
         reports: What each living worker said last.
@@ -120,6 +125,9 @@ def what_is_missing(reports: Iterable[Report], providers: Iterable[str]) -> list
             if name not in served
         ]
     for report in sorted(living, key=lambda report: str(report.get("worker"))):
+        who = f"{report.get('worker')} on {report.get('host')}"
         if (redis := report.get("redis", "unknown")) != "up":
-            problems.append(f"{report.get('worker')} on {report.get('host')} does not reach Redis ({redis})")
+            problems.append(f"{who} does not reach Redis ({redis})")
+        if (database := report.get("database", "up")) != "up":
+            problems.append(f"{who} records nothing, so events wait in {names.RECORDER_QUEUE} ({database})")
     return problems

@@ -58,5 +58,5 @@ def find_amqp_url(url: str | None) -> str:
 
 
 def masked(url: str) -> str:
-    """The URL without its password, fit to be printed, whatever else is wrong with it."""
-    return re.sub(r"(://[^:/@]*):.*@", r"\1:***@", url)
+    """The URL without its passwords, fit to be printed, whatever else is wrong with it."""
+    return re.sub(r"(password=)[^&#]*", r"\1***", re.sub(r"(://[^:/@]*):.*@", r"\1:***@", url))

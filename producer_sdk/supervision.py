@@ -6,33 +6,26 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Final, Self
 
-import aio_pika
-import aiormq
+from aiormq.abc import AbstractConnection
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_random_exponential
 
+from producer_sdk.amqp_url import node_urls, rotation
 from producer_sdk.channel import LeanChannel
+from producer_sdk.connecting import AWAY, CONNECT_TIMEOUT_S
 from producer_sdk.decoding import make_decoding_total
+from producer_sdk.opening import Opening
 from producer_sdk.settings import masked
 
 log = logging.getLogger("optimizer.transport")
 
-CONNECT_TIMEOUT_S: Final = 10.0
-HEARTBEAT_S: Final = 15
 _LONGEST_BACKOFF_S: Final = 5.0
-
-AWAY: Final = (
-    aiormq.exceptions.AMQPError,
-    aiormq.exceptions.ChannelInvalidStateError,
-    OSError,
-    TimeoutError,
-)
-"""How a broker that is away, or a connection that is lost, shows itself."""
 
 
 class Supervised:
     """One connection with one channel that is opened again whenever it is lost.
 
-    Owns its task; entering starts it without waiting for the broker, leaving closes the connection.
+    Where the URL names several nodes, each attempt goes to the next one. Owns its task; entering starts it
+    without waiting for the broker, leaving closes the connection.
     """
 
     confirms = False
@@ -41,6 +34,7 @@ class Supervised:
         make_decoding_total()
         self.url = url
         self.name = name
+        self._nodes = rotation(node_urls(url))
         self.last_error: str | None = None
         self._channel: LeanChannel | None = None
         self._closed_by: BaseException | None = None
@@ -102,52 +96,53 @@ class Supervised:
 
     async def _run(self) -> None:
         while True:
-            connection = await self._connect()
+            opened = await self._connect()
             try:
-                self._channel = await open_channel(connection, confirms=self.confirms)
-                await self._opened(self._channel)
-                if self._leaving:  # a cancellation while we connect can be swallowed on its way here
-                    return
-                self._up.set()
-                closing = self._channel.closing
-                await asyncio.wait({closing})
-                self._closed_by = None if closing.cancelled() else closing.exception()
-                self.last_error = _describe(self._closed_by) if self._closed_by else "closed"
-                log.warning("connection lost", extra={"connection": self.name, "error": self.last_error})
+                await self._use(opened.connection)
             except AWAY as error:
                 self._closed_by, self.last_error = error, _describe(error)
                 log.warning("channel failed", extra={"connection": self.name, "error": self.last_error})
-                if self._leaving:
-                    return
-                await asyncio.sleep(1.0)  # a missing queue or a refused right will not mend at once
+                if not self._leaving:
+                    await asyncio.sleep(1.0)  # a missing queue or a refused right will not mend at once
             finally:
-                self._up.clear()
-                channel, self._channel = self._channel, None
+                await opened.close()
+            if self._leaving:  # a cancellation while a channel is opened can be swallowed on its way here
+                return
+
+    async def _use(self, connection: AbstractConnection) -> None:
+        """One channel, from its opening until it is lost."""
+        try:
+            self._channel = await open_channel(connection, confirms=self.confirms)
+            await self._opened(self._channel)
+            if self._leaving:
+                return
+            self._up.set()
+            closing = self._channel.closing
+            await asyncio.wait({closing})
+            self._closed_by = None if closing.cancelled() else closing.exception()
+            self.last_error = _describe(self._closed_by) if self._closed_by else "closed"
+            log.warning("connection lost", extra={"connection": self.name, "error": self.last_error})
+        finally:
+            self._up.clear()
+            channel, self._channel = self._channel, None
+            try:
                 if channel is not None and not channel.is_closed:
                     with suppress(*AWAY):
                         await channel.flush()
+            finally:
                 self._lost()
-                with suppress(*AWAY):
-                    await connection.close()
 
-    async def _connect(self) -> aio_pika.abc.AbstractConnection:
+    async def _connect(self) -> Opening:
         retrying = AsyncRetrying(
-            retry=retry_if_exception(lambda error: isinstance(error, AWAY) and not self._leaving),
+            retry=retry_if_exception(lambda error: isinstance(error, AWAY)),
             wait=wait_random_exponential(multiplier=0.2, max=_LONGEST_BACKOFF_S),
             before_sleep=self._note_failure,
         )
         async for attempt in retrying:
             with attempt:
-                try:
-                    connection = await aio_pika.connect(
-                        self.url,
-                        timeout=CONNECT_TIMEOUT_S,
-                        client_properties={"connection_name": self.name},
-                        heartbeat=HEARTBEAT_S,
-                    )
-                except StopAsyncIteration:  # how aiormq says that the other side hung up before a word
-                    raise aiormq.exceptions.AMQPConnectionError("closed during the handshake") from None
-        return connection
+                opening = Opening(next(self._nodes), self.name)
+                await opening.open()
+        return opening
 
     def _note_failure(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
@@ -155,12 +150,9 @@ class Supervised:
         log.info("broker away", extra={"connection": self.name, "error": self.last_error})
 
 
-async def open_channel(connection: aio_pika.abc.AbstractConnection, *, confirms: bool) -> LeanChannel:
+async def open_channel(connection: AbstractConnection, *, confirms: bool) -> LeanChannel:
     """The one channel of a connection."""
-    if connection.transport is None:
-        raise aiormq.exceptions.ChannelInvalidStateError("the connection was closed while it was opened")
-    underlay = connection.transport.connection
-    channel = underlay.channels[1] = LeanChannel(underlay, 1, confirms=confirms)
+    channel = connection.channels[1] = LeanChannel(connection, 1, confirms=confirms)
     await channel.open(timeout=CONNECT_TIMEOUT_S)
     return channel
 

@@ -14,6 +14,7 @@ from topology.fleet import (
     Model,
     PrioritiesSection,
     Provider,
+    RecorderSection,
 )
 from topology.limits import Limit
 from topology.loading import load_fleet
@@ -116,6 +117,7 @@ def keys_of_the_configuration() -> set[str]:
             FleetSection,
             CacheSection,
             PrioritiesSection,
+            RecorderSection,
             Provider,
             AccountDefaults,
             Account,
@@ -124,3 +126,10 @@ def keys_of_the_configuration() -> set[str]:
         )
         for name in section.model_fields
     } - {"limits"}
+
+
+def test_each_crash_test_that_the_protocol_names_exists_and_each_that_exists_is_named() -> None:
+    page = text_of(ROOT / "docs" / "protocol.md").partition("## What happens when something dies")[2]
+    named = set(re.findall(r"`(test_\w+)`", page.partition("\n## ")[0]))
+    texts = [text_of(file) for file in (ROOT / "tests" / "crash").glob("test_*.py")]
+    assert named == set(re.findall(r"^async def (test_\w+)", "\n".join(texts), re.MULTILINE))

@@ -18,12 +18,23 @@ DELIVERY_LIMIT: Final = 100
 is handed back counts as well, as one is from a lane that is closed for long: hence so many."""
 
 KEPT_MESSAGES: Final = 10_000
+_NO_DELIVERY_LIMIT: Final = 2**31 - 1
+"""Looking at a message hands it out and takes it back. RabbitMQ 4 has a limit of 20 unless told another, and
+drops what reaches it; 3.10 refuses its word for none, -1."""
+
 REPLY_QUEUE_EXPIRES_S: Final = 1800.0
 REPLY_QUEUE_ARGUMENTS: Final[Mapping[str, Any]] = {
     "x-queue-type": "classic",
     "x-expires": int(REPLY_QUEUE_EXPIRES_S * 1000),
 }
 """How a client declares its callback queue."""
+
+JOB_REPLY_EXPIRES_S: Final = 7 * 86400.0
+JOB_REPLY_QUEUE_ARGUMENTS: Final[Mapping[str, Any]] = {
+    "x-queue-type": "classic",
+    "x-expires": int(JOB_REPLY_EXPIRES_S * 1000),
+}
+"""How a client declares the queue of a durable request's reply; each look into it begins the time anew."""
 
 CONSUMER_TIMEOUT_S: Final = 7200.0
 
@@ -146,8 +157,34 @@ def _policies() -> tuple[Policy, ...]:
             "optimizer-kept",
             r"^dead\.kept$",
             "queues",
-            {"max-length": KEPT_MESSAGES, "overflow": "drop-head"},
+            {
+                "max-length": KEPT_MESSAGES,
+                "overflow": "drop-head",
+                "delivery-limit": _NO_DELIVERY_LIMIT,
+            },
             30,
+        ),
+        # What kills the undertaker is for people to look at; `dead.kept` always stands, and is never full.
+        Policy(
+            "optimizer-dead",
+            r"^dead$",
+            "queues",
+            {
+                "dead-letter-exchange": "",
+                "dead-letter-routing-key": names.DEAD_KEPT_QUEUE,
+                "dead-letter-strategy": "at-least-once",
+                "overflow": "reject-publish",
+                "delivery-limit": DELIVERY_LIMIT,
+            },
+            50,
+        ),
+        # The recorder declares its queue itself.
+        Policy(
+            "optimizer-recorder",
+            r"^events\.recorder$",
+            "queues",
+            {"delivery-limit": _NO_DELIVERY_LIMIT},
+            60,
         ),
         # A message for a queue that is gone, or never was, ends with the undertaker.
         Policy(

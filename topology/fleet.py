@@ -15,6 +15,7 @@ Rotation = Literal["round_robin", "least_used", "performance", "intelligent"]
 
 DEFAULT_CONCURRENCY: Final = 8
 _LONGEST_NAME: Final = 64
+_DATABASES: Final = ("sqlite:///", "postgresql://", "postgresql+psycopg://", "postgres://", "env:", "file:")
 
 
 class Section(BaseModel):
@@ -131,6 +132,28 @@ class GatewaySection(Section):
             if not is_agent_name(agent):
                 raise ValueError(f"{agent!r} names no agent: 1 to 64 of a-z, 0-9, '_' and '-'")
         return {a: _as_api_keys([v] if isinstance(v, str) else v) for a, v in values.items()}
+
+
+class RecorderSection(Section):
+    """Where the recorder writes what happened.
+
+    Attributes:
+        url: The database, `sqlite:///PATH` or `postgresql://...`; or where that is kept, `env:NAME` or
+            `file:PATH`. Masked wherever it is printed, since it can hold a password.
+        keep_days: Days for which calls, requests and events are kept.
+    """
+
+    url: SecretStr = SecretStr("sqlite:///.optimizer/optimizer.db")
+    keep_days: float = Field(default=90.0, gt=0)
+
+    @field_validator("url")
+    @classmethod
+    def _meant(cls, value: SecretStr) -> SecretStr:
+        if not value.get_secret_value().startswith(_DATABASES):
+            raise ValueError(
+                "write sqlite:///PATH, postgresql://USER:PASSWORD@HOST/NAME, env:NAME or file:PATH"
+            )
+        return value
 
 
 class AccountDefaults(Limited):
@@ -296,6 +319,7 @@ class Fleet(Section):
     cache: CacheSection = CacheSection()
     priorities: PrioritiesSection = PrioritiesSection()
     gateway: GatewaySection = GatewaySection()
+    recorder: RecorderSection = RecorderSection()
     providers: dict[str, Provider] = Field(default_factory=dict)
 
     @model_validator(mode="before")

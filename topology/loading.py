@@ -13,7 +13,7 @@ from topology.fleet import Account, ApiKey, Fleet, Provider
 from topology.limits import collect_short_forms
 
 _PREFIX: Final = "OPTIMIZER_"
-_SECTIONS: Final = ("fleet", "cache", "priorities", "gateway", "providers")
+_SECTIONS: Final = ("fleet", "cache", "priorities", "gateway", "recorder", "providers")
 
 
 class ConfigurationError(Exception):
@@ -164,6 +164,19 @@ def _unlock(provider: Provider, environ: Mapping[str, str]) -> Provider:
 
 def _secrets(account: Account, where: str, environ: Mapping[str, str]) -> tuple[ApiKey, ...]:
     return tuple(with_secret(key, f"{where} ({account.name})", environ) for key in account.api_keys)
+
+
+def recorder_url(fleet: Fleet, environ: Mapping[str, str] = os.environ) -> str:
+    """The URL of the recorder's database, with its password.
+
+    Raises:
+        ConfigurationError: It is kept in a variable or a file that is missing.
+    """
+    url = fleet.recorder.url.get_secret_value()
+    if not url.startswith(("env:", "file:")):
+        return url
+    secret = with_secret(ApiKey(origin=url), "recorder.url", environ).secret
+    return secret.get_secret_value() if secret else ""
 
 
 def with_secret(key: ApiKey, where: str, environ: Mapping[str, str] = os.environ) -> ApiKey:

@@ -12,12 +12,15 @@ CONTROL: Final = "optimizer.control"
 
 DEAD_QUEUE: Final = "dead"
 DEAD_KEPT_QUEUE: Final = "dead.kept"
+RECORDER_QUEUE: Final = "events.recorder"
 ANY_LANE: Final = "any"
 
 CANCEL_TYPE: Final = "cancel"
 """The AMQP property `type` of what withdraws a request; a request has none."""
 
 AGENT_PATTERN: Final = re.compile(r"[a-z0-9_-]{1,64}")
+JOB_ID_PATTERN: Final = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
+"""What AMQP 0-9-1 allows in a queue's name; of the rest RabbitMQ drops some in silence, such as line ends."""
 
 
 class Priority(StrEnum):
@@ -121,13 +124,29 @@ def reply_queue(agent: str, client: str, nonce: str) -> str:
     return f"reply.{agent}.{client}.{nonce}"
 
 
+def job_reply_queue(agent: str, request_id: str) -> str:
+    """The queue in which the reply of a durable request waits for any process of the agent.
+
+    Raises:
+        ValueError: The id cannot be in a queue's name.
+    """
+    if JOB_ID_PATTERN.fullmatch(request_id) is None:
+        raise ValueError(f"{request_id!r} is not 1 to 128 of a-z, A-Z, 0-9, '_', '.', ':' and '-'")
+    return f"reply.{agent}.job.{request_id}"
+
+
 def may_reply_to(agent: str, queue: str) -> bool:
     """Whether a request of `agent` may name this callback queue; a gateway speaks for many."""
     return queue.startswith((f"reply.{agent}.", "reply.gateway."))
 
 
+def renamed(queue: str, times: int) -> str:
+    """What a queue of a process's own is called instead, the first time it cannot stand, the second, ..."""
+    return f"{queue}-{times}"
+
+
 def control_queue(worker: str) -> str:
-    """A worker's own exclusive queue for what all workers are told."""
+    """A worker's own queue for what all workers are told."""
     return f"control.{worker}"
 
 

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from broker.answers import CalledOff, Cancelled, Remembered
 from broker.flights import StateAway
@@ -13,9 +14,13 @@ from topology.errors import ErrorType, Refused
 from topology.events import EventType
 from topology.messages import Cancel, Control, Waiter, new_id
 from workers.moving import AGAIN_S
+from workers.replies import Answer, Replies, error_outcome
 from workers.worker import Worker
 
 log = logging.getLogger("optimizer.cancelling")
+
+_MESSAGE: Final = "its caller called it off"
+_CALLED_OFF: Final = error_outcome(ErrorType.CANCELLED, _MESSAGE)
 
 
 @dataclass(frozen=True)
@@ -45,18 +50,22 @@ def withdrawal_of(delivery: Delivery, agent: str) -> Withdrawal:
 
 
 class Cancelling:
-    """Settles requests that were withdrawn; nobody waits for a word about it."""
+    """Settles requests that were withdrawn; only who looks for a durable one's reply wants a word."""
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
+        self._replies = Replies(worker.publisher, worker.events, worker.clock)
 
     async def carry_out(self, withdrawals: Sequence[Withdrawal]) -> None:
         """Settles and acknowledges them, however long Redis is away."""
         answers = await self._ask([withdrawal.key for withdrawal in withdrawals])
+        durable = [a.waiter for a in answers if isinstance(a, CalledOff) and a.waiter.durable]
+        told = await self._replies.send([Answer(waiter, _CALLED_OFF, None) for waiter in durable])
         for withdrawal, answer in zip(withdrawals, answers, strict=True):
             match answer:
                 case CalledOff(waiter=waiter):
-                    self._tell(waiter)
+                    if waiter not in told:
+                        self._tell(waiter)
                     hurry(self._worker, answer)
                 case Remembered():
                     pass  # answered already, or not here yet
@@ -76,7 +85,7 @@ class Cancelling:
             EventType.ERROR,
             **common,
             error=ErrorType.CANCELLED.value,
-            message="its caller called it off",
+            message=_MESSAGE,
             provider=None,
             provider_status=None,
         )

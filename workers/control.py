@@ -44,6 +44,7 @@ class Listener:
         exchange: Callable[[Fleet], Awaitable[None]],
     ) -> None:
         self._worker = worker
+        self._queue = names.control_queue(worker.id)
         self._load = load
         self._exchange = exchange
         self._told = asyncio.Event()
@@ -59,8 +60,9 @@ class Listener:
             said = await self._worker.controls.read()
             self._worker.paused = said.paused
             self._followed = said.reload
-        queue = names.control_queue(self._worker.id)
-        await self._worker.subscriber.add(Subscription(queue, _PREFETCH, self._on_delivery, _declare(queue)))
+        await self._worker.subscriber.add(
+            Subscription(self._queue, _PREFETCH, self._on_delivery, self._declare, self._rename)
+        )
 
     async def run(self) -> None:
         """Follows, until cancelled."""
@@ -133,6 +135,19 @@ class Listener:
             named = ", ".join(absent[:3]) + (", ..." if len(absent) > 3 else "")
             raise declaring.TopologyError(f"{named}: missing in RabbitMQ; run: optimizer topology apply")
 
+    async def _declare(self, channel: Channel) -> None:
+        # Not exclusive: after a cut, the broker may hold the old connection for alive for another half
+        # minute, and would not let its successor have the queue.
+        await channel.queue_declare(
+            self._queue,
+            durable=True,
+            arguments={"x-queue-type": "classic", "x-expires": _QUEUE_EXPIRES_MS},
+        )
+        await channel.queue_bind(self._queue, names.CONTROL)
+
+    def _rename(self, queue: str) -> None:
+        self._queue = queue
+
     def _report(self) -> Mapping[str, Any]:
         return {
             "paused": dict(self._worker.paused),
@@ -146,17 +161,3 @@ def _explained(error: Exception) -> str:
     if isinstance(error, VariableMissing):
         return f"{error}. A running process gets no new variables: name a file ('file:PATH'), or restart it"
     return str(error)
-
-
-def _declare(queue: str) -> Callable[[Channel], Awaitable[None]]:
-    async def declare(channel: Channel) -> None:
-        # Not exclusive: after a cut, the broker may hold the old connection for alive for another half
-        # minute, and would not let its successor have the queue.
-        await channel.queue_declare(
-            queue,
-            durable=True,
-            arguments={"x-queue-type": "classic", "x-expires": _QUEUE_EXPIRES_MS},
-        )
-        await channel.queue_bind(queue, names.CONTROL)
-
-    return declare

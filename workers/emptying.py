@@ -5,19 +5,18 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-import aio_pika
 from aio_pika.abc import AbstractConnection
 
 from broker.declaring import TopologyError
 from broker.sweeping import depth, sweep
-from producer_sdk.supervision import AWAY
+from producer_sdk.connecting import AWAY, CONNECT_TIMEOUT_S, connect
 from producer_sdk.transport import Outgoing
 from topology import names
 from topology.errors import Refused
 from topology.fleet import Fleet
 from topology.messages import Job
+from workers.keeping import kept
 from workers.moving import Moving
-from workers.replies import kept
 from workers.worker import Worker
 
 log = logging.getLogger("optimizer.emptying")
@@ -63,7 +62,7 @@ class Emptying:
     async def _run(self) -> None:
         while True:
             try:
-                async with await aio_pika.connect(self._worker.subscriber.url) as connection:
+                async with await connect(self._worker.subscriber.url, CONNECT_TIMEOUT_S) as connection:
                     while True:
                         passed = [await self._pass_over(connection, queue) for queue in self._queues]
                         self.done = all(passed)

@@ -46,9 +46,17 @@ class Events:
         self._stirred.set()
 
     async def publish(self, body: bytes, timeout: float = _TIMEOUT_S) -> bool:
-        """Publishes a packed event; True when it is confirmed within `timeout` seconds."""
+        """Publishes a packed event; True when it is confirmed within `timeout` seconds.
+
+        A classic queue that watches events and whose node is away keeps the confirm back for all. Then the
+        recorder's queue gets the event by itself; without a recorder nobody keeps books.
+        """
         message = _message(Event.from_bytes(body).type, body)
-        return await self._publisher.publish(message, timeout=timeout) is Published.CONFIRMED
+        outcome = await self._publisher.publish(message, timeout=timeout)
+        if outcome is Published.REFUSED or (outcome is Published.LOST and self._publisher.is_up):
+            kept = Outgoing("", names.RECORDER_QUEUE, body)
+            outcome = await self._publisher.publish(kept, timeout=timeout)
+        return outcome in {Published.CONFIRMED, Published.RETURNED}
 
     async def run(self) -> None:
         """Publishes what `emit` was given, until cancelled."""

@@ -56,7 +56,7 @@ class Execution:
         self._permits = Permits(worker.fleet, provider, worker.flights.prefix, worker.id)
         self._moving = Moving(worker)
         self._claims = Claims(worker)
-        self._telling = Telling(worker, provider, self._moving)
+        self._telling = Telling(worker, self._moving)
         self._failing = AfterFailure(
             worker, provider, self._permits, self._claims, self._telling, self._moving
         )
@@ -75,6 +75,8 @@ class Execution:
             return await self._elsewhere(delivery, job)
         if not self._worker.may_claim():
             return LaterPlease(AGAIN_S, "Redis")
+        if not self._worker.publisher.is_up:  # the call could not be entered in the books
+            return LaterPlease(AGAIN_S, "RabbitMQ")
         terms = self._permits.terms(job, model)
         self._underway.claiming[job.fingerprint] += 1
         try:
@@ -106,18 +108,18 @@ class Execution:
                         self._worker.notices.tell(waiter, why, until)
                 return LaterPlease(max(0.0, until - self._worker.clock.now()), limit)
             case Spent():
-                return await self._failing.give_up_spent(delivery, job, model, terms, claimed)
+                return await self._telling.tell_spent(delivery, job, terms.token, claimed)
             case Expired():
-                delivery.ack()
-                return GoOn()
+                return await self._telling.tell_expired(delivery, job)
 
     async def _run(self, delivery: Delivery, call: Call) -> Executed:
         job = call.job
         await self._telling.enter_doubtful(job, call.run.doubtful)
         # An earlier call of this flight may still be on its way out: it has lost its claim and its place.
-        mine = self._underway.running[job.fingerprint] = Running([delivery])
+        mine = self._underway.running[job.fingerprint] = Running(job.waiter.key, [delivery])
         try:
-            if not await self._telling.write_ahead(call):  # nothing starts that is not in the books
+            # Nothing starts that is not in the books.
+            if not await self._telling.write_ahead(call, self._provider.timeout_s):
                 executed = mine.executed = await self._not_begun(call)
                 return executed
             ended, seconds = await self._call_provider(call, mine.hurry)
@@ -164,7 +166,7 @@ class Execution:
     async def _renew(self, call: Call, ending: "asyncio.Task[Any]", hurry: asyncio.Event) -> None:
         leases = self._permits.leases_of(call.run.account, call.model, call.terms)
         pause_s = RENEW_EVERY_S
-        while True:
+        while not ending.done():  # Redis's client can swallow the cancellation that says so
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
                     await hurry.wait()
@@ -229,8 +231,7 @@ class Execution:
             case Stored():
                 pass
             case Stale() | Living():  # a result is taken from anyone; this was an answer too large to send
-                delivery.ack()
-                return GoOn()
+                return await self._moving.park(delivery, job, 0.0)
         return await self._telling.tell(delivery, job, stored)
 
     async def _called_off(self, delivery: Delivery, call: Call, seconds: float) -> Executed:
@@ -251,8 +252,7 @@ class Execution:
         if self._moving.elsewhere(job) is not None:
             return await self._moving.hand_on(delivery, job, "the pool does not offer this model")
         if job.waiter.deadline <= self._worker.clock.now():
-            delivery.ack()
-            return GoOn()
+            return await self._telling.tell_expired(delivery, job)
         return await self._moving.back_to_entrance(delivery, job)
 
     async def _wait_for_own(self, delivery: Delivery, job: Job, token: str) -> Executed:
@@ -264,6 +264,10 @@ class Execution:
                     lambda: self._worker.flights.release(job.fingerprint, token, sent=False)
                 )
             return LaterPlease(AGAIN_S, "own claim")
+        if job.waiter.key != mine.waiter:
+            # The call's end is told to its own waiter, and to whom Redis knows: this one may be neither.
+            await mine.ended.wait()
+            return await self._moving.park(delivery, job, 0.0)
         mine.deliveries.append(delivery)
         await mine.ended.wait()
         if not isinstance(mine.executed, GoOn):  # not dealt with: this copy may be the one that counts

@@ -2,19 +2,18 @@
 
 from typing import Final
 
-from broker.answers import Living, Spent, Stale, Stored
-from broker.flights import ClaimTerms, Result
+from broker.answers import Living, Stale, Stored
+from broker.flights import Result
 from broker.permits import Permits
 from producer_sdk.transport import Delivery
 from topology.errors import ErrorType
 from topology.events import EventType
-from topology.fleet import Model, Provider
-from topology.messages import ErrorReport, Job, Outcome
+from topology.fleet import Provider
+from topology.messages import ErrorReport, Outcome
 from topology.names import RetryTier
 from topology.providers.outcomes import Failure, FailureKind
 from workers.claims import Call, Claims
-from workers.moving import Executed, GoOn, LaterPlease, Moving
-from workers.replies import error_outcome
+from workers.moving import Executed, LaterPlease, Moving
 from workers.telling import Telling
 from workers.worker import Worker
 
@@ -133,8 +132,7 @@ class AfterFailure:
             case Stored():
                 return await self._telling.tell(delivery, job, ended)
             case Stale():
-                delivery.ack()
-                return GoOn()
+                return await self._moving.park(delivery, call.job, 0.0)
             case Living():
                 await self._claims.release(
                     call,
@@ -158,8 +156,7 @@ class AfterFailure:
         ended = await self._claims.commit(call, self._error_result(call, failure, shared_s=shared_s))
         if isinstance(ended, Stored):
             return await self._telling.tell(delivery, call.job, ended)
-        delivery.ack()
-        return GoOn()
+        return await self._moving.park(delivery, call.job, 0.0)
 
     def _error_result(
         self, call: Call, failure: Failure, *, shared_s: float = 0.0, retry_at: float = 0.0
@@ -178,26 +175,6 @@ class AfterFailure:
             error=report,
         )
         return Result(outcome, shared_s=shared_s, retry_at=retry_at)
-
-    async def give_up_spent(
-        self, delivery: Delivery, job: Job, model: Model, terms: ClaimTerms, spent: Spent
-    ) -> Executed:
-        """The flight was bought as often as it may be, and nobody knows an end: its waiters get an error."""
-        doubt = self._telling.doubt(job, spent.doubtful) if spent.doubtful else b""
-        outcome = error_outcome(
-            ErrorType.PROVIDER_ERROR,
-            f"{self._provider.name}/{model.id}: {spent.spends} calls ended without a known result, and each "
-            "may have been billed; max_spends allows no more",
-        )
-        ended = await self._claims.until_decided(
-            lambda: self._worker.flights.commit(
-                job.fingerprint, job.waiter, terms.token, spent.started, Result(outcome, events=doubt)
-            )
-        )
-        if isinstance(ended, Stored):
-            return await self._telling.tell(delivery, job, ended)
-        delivery.ack()
-        return GoOn()
 
 
 def _was_sent(failure: Failure) -> bool:

@@ -30,10 +30,11 @@ from topology.messages import (
 from topology.names import Priority
 from topology.turns import WeightedTurns
 from workers.cancelling import Cancelling, Withdrawal
+from workers.keeping import kept
 from workers.moving import AGAIN_S, Moving
 from workers.obstacles import Lookout
 from workers.reading import Readable, Reader, Unfit
-from workers.replies import Answer, Replies, error_outcome, job_message, kept, parked, report_of
+from workers.replies import AWAY_S, Answer, Reached, Replies, error_outcome, job_message, parked, report_of
 from workers.worker import Worker
 
 log = logging.getLogger("optimizer.front")
@@ -46,12 +47,16 @@ _BATCH_BYTES: Final = 4 * 1024 * 1024
 
 @dataclass(frozen=True)
 class _Plan:
-    """What becomes of a delivery: messages to publish, an answer to give, then the acknowledgement."""
+    """What becomes of a delivery: messages to publish, an answer to give, then the acknowledgement.
+
+    `again` brings the request back later, should the answer's queue be away.
+    """
 
     delivery: Delivery
     publish: Outgoing | None = None
     answer: Answer | None = None
     settle: tuple[str, Waiter] | None = None
+    again: Outgoing | None = None
 
 
 class Front:
@@ -146,8 +151,7 @@ class Front:
                 for delivery in batch:
                     await self._serve([delivery])
                 return
-            copy = kept(batch[0].queue, batch[0].body, f"internal: {type(error).__name__}")
-            self._own(self._moving.send_on(batch[0], copy))
+            self._own(self._moving.keep(batch[0], f"internal: {type(error).__name__}"))
 
     async def _serve_together(self, batch: Sequence[Delivery]) -> None:
         reads = [self._reader.read(delivery) for delivery in batch]
@@ -188,7 +192,8 @@ class Front:
                     return replace(plan, answer=_called_off(read, hit.why))
                 self._tell(EventType.CACHE_HIT, read, why=hit.why)
                 answer = Answer(read.waiter, outcome, _source(read, hit))
-                return replace(plan, answer=answer, settle=_settlement(read, hit))
+                again = _parked(read, AWAY_S) if read.waiter.durable and hit.why != "served" else None
+                return replace(plan, answer=answer, settle=_settlement(read, hit), again=again)
             case Joined():
                 self._tell(EventType.DEDUPE_JOINED, read)
                 self._watch(read)
@@ -214,10 +219,7 @@ class Front:
             answer = Answer(read.waiter, outcome, None)
             return replace(plan, answer=answer, settle=(read.admission.fingerprint, read.waiter))
         self._worker.notices.tell(read.waiter, wait.limit, wait.until)
-        tier = names.largest_tier_within(min(wait.until, read.waiter.deadline) - now)
-        envelope = Envelope(request=read.request, waiter=read.waiter)
-        queue = names.requests_queue(read.waiter.priority)
-        return replace(plan, publish=parked(tier, queue, envelope.to_bytes(), read.waiter.id))
+        return replace(plan, publish=_parked(read, min(wait.until, read.waiter.deadline) - now))
 
     def _watch(self, read: Readable) -> None:
         if read.waiter.tell_waits:
@@ -233,8 +235,8 @@ class Front:
 
     def _refuse(self, unfit: Unfit) -> _Plan:
         if unfit.waiter is None:
-            copy = kept(unfit.delivery.queue, unfit.delivery.body, unfit.refused.message)
-            return _Plan(unfit.delivery, publish=copy)
+            at = unfit.delivery
+            return _Plan(at, publish=kept(at.queue, at.body, unfit.refused.message, delivery=at))
         outcome = Outcome(status="error", error=report_of(unfit.refused))
         return _Plan(unfit.delivery, answer=Answer(unfit.waiter, outcome, None))
 
@@ -262,10 +264,12 @@ class Front:
             else:
                 plan.delivery.ack()
 
-    def _answered(self, plan: _Plan, served: bool) -> None:
+    def _answered(self, plan: _Plan, reached: Reached) -> None:
         self._unanswered -= 1
-        if not served:
+        if reached is Reached.NO:
             asyncio.get_running_loop().call_later(AGAIN_S, plan.delivery.give_back)
+        elif reached is Reached.AWAY and plan.again is not None:
+            self._own(self._moving.send_on(plan.delivery, plan.again))
         elif plan.settle is None:
             plan.delivery.ack()
         else:
@@ -281,6 +285,13 @@ class Front:
             delivery.give_back()  # decided again, and then known to be done
         else:
             delivery.ack()
+
+
+def _parked(read: Readable, seconds: float) -> Outgoing:
+    """What brings a request back to the entrance: after the longest retry tier within `seconds`."""
+    body = Envelope(request=read.request, waiter=read.waiter).to_bytes()
+    queue = names.requests_queue(read.waiter.priority)
+    return parked(names.largest_tier_within(seconds), queue, body, read.waiter.id)
 
 
 def _is_withdrawal(read: Readable | Withdrawal | Unfit) -> bool:

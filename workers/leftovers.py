@@ -5,12 +5,11 @@ import logging
 from collections.abc import Sequence
 from typing import Final
 
-import aio_pika
 from aio_pika.abc import AbstractConnection
 
 from broker.declaring import TopologyError
 from broker.sweeping import depth, sweep
-from producer_sdk.supervision import AWAY
+from producer_sdk.connecting import AWAY, CONNECT_TIMEOUT_S, connect
 from topology import names
 from topology.fleet import Provider
 from topology.names import Priority, RetryTier
@@ -52,7 +51,7 @@ class Leftovers:
         until = asyncio.get_running_loop().time() + _WATCH_S
         while queues and asyncio.get_running_loop().time() < until:
             try:
-                async with await aio_pika.connect(self._worker.subscriber.url) as connection:
+                async with await connect(self._worker.subscriber.url, CONNECT_TIMEOUT_S) as connection:
                     while queues and asyncio.get_running_loop().time() < until:
                         queues = [queue for queue in queues if await self._pass_over(connection, queue)]
                         await asyncio.sleep(_LOOK_EVERY_S)

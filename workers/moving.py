@@ -10,7 +10,8 @@ from topology import names
 from topology.events import EventType
 from topology.messages import Candidate, Job
 from topology.names import RetryTier
-from workers.replies import job_message, kept, parked
+from workers.keeping import kept
+from workers.replies import job_message, parked
 from workers.returning import returned
 from workers.worker import Worker
 
@@ -107,15 +108,20 @@ class Moving:
 
     async def keep(self, delivery: Delivery, reason: str) -> Executed:
         """A copy for people, with the reason; nobody can be answered."""
-        return await self.send_on(delivery, kept(delivery.queue, delivery.body, reason))
+        return await self.send_on(delivery, kept(delivery.queue, delivery.body, reason, delivery=delivery))
 
     async def send_on(self, delivery: Delivery, message: Outgoing) -> Executed:
         """Publishes until confirmed, or until the delivery is handed out again; then acknowledges."""
+        if await self.published(delivery, message):
+            delivery.ack()
+        return GoOn()
+
+    async def published(self, delivery: Delivery, message: Outgoing) -> bool:
+        """Publishes until confirmed; False when the delivery is handed out again before."""
         while delivery.is_held:
             outcome = await self._worker.publisher.publish(message)
             if outcome is Published.CONFIRMED:
-                delivery.ack()
-                break
+                return True
             log.warning("publish failed", extra={"to": message.routing_key, "how": outcome.name})
             await asyncio.sleep(AGAIN_S)
-        return GoOn()
+        return False

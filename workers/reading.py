@@ -48,11 +48,15 @@ class Reader:
         self._fleet = worker.fleet
         self._routes: dict[object, tuple[Candidate, ...]] = {}
 
-    def read(self, delivery: Delivery) -> Readable | Withdrawal | Unfit:
-        """Reads one delivery; whatever is wrong with it is a value."""
+    def read(self, delivery: Delivery, exchange: str | None = None) -> Readable | Withdrawal | Unfit:
+        """Reads one delivery; whatever is wrong with it is a value.
+
+        `exchange` is where it was published, if it has come another way since.
+        """
         waiter: Waiter | None = None
         try:
-            if delivery.exchange == names.JOBS:  # agents cannot publish there: it went round inside
+            # Agents cannot publish there: it went round inside.
+            if (exchange or delivery.exchange) == names.JOBS:
                 envelope = Envelope.from_bytes(delivery.body)
                 request, waiter = envelope.request, envelope.waiter
                 self._in_time(waiter.deadline, self._worker.clock.now())

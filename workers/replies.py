@@ -3,16 +3,17 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Final
 
 from producer_sdk.transport import PUBLISH_TIMEOUT_S, Outgoing, Published, Publisher
 from topology import names
+from topology.declaration import JOB_REPLY_EXPIRES_S
 from topology.errors import ErrorType, Refused
 from topology.events import EventType
 from topology.fleet import Fleet
 from topology.messages import ErrorReport, Job, Outcome, Reply, Source, Timings, Waiter
 from topology.names import RetryTier
-from topology.wire import MAX_MESSAGE_BYTES
 from workers.events import Clock, Events
 
 _AT_ONCE: Final = 100
@@ -27,6 +28,21 @@ class Answer:
     source: Source | None
 
 
+class Reached(Enum):
+    """What became of a reply."""
+
+    YES = auto()
+    """It is in its queue, or nobody can have that queue any more: its waiter is served."""
+    AWAY = auto()
+    """A durable request's queue is not there, and may come back with its node: to be tried again later."""
+    NO = auto()
+    """Nobody knows: to be tried again."""
+
+
+AWAY_S: Final = RetryTier.FIVE_MINUTES.delay_s
+"""The pause before a reply whose queue is away is tried again."""
+
+
 class Replies:
     """Publishes replies to callback queues, each with one bounded try."""
 
@@ -36,25 +52,29 @@ class Replies:
         self._clock = clock
 
     async def send(self, answers: Sequence[Answer]) -> list[Waiter]:
-        """Replies to all; returns those who are served: the reply is confirmed, or its queue is gone."""
-        served: list[Waiter] = []
+        """Replies to all; returns those who are served: the reply is confirmed, or its queue is not there."""
+        reached = await self.send_all(answers)
+        return [a.waiter for a, word in zip(answers, reached, strict=True) if word is not Reached.NO]
+
+    async def send_all(self, answers: Sequence[Answer]) -> list[Reached]:
+        """Replies to all; returns what became of each reply."""
+        reached: list[Reached] = []
         for start in range(0, len(answers), _AT_ONCE):
             part = answers[start : start + _AT_ONCE]
-            outcomes = await asyncio.gather(*(self._sent(answer) for answer in part))
-            served += [a.waiter for a, done in zip(part, outcomes, strict=True) if done]
-        return served
+            reached += await asyncio.gather(*(self._sent(answer) for answer in part))
+        return reached
 
-    async def _sent(self, answer: Answer) -> bool:
+    async def _sent(self, answer: Answer) -> Reached:
         await self._publisher.wait_until_up(PUBLISH_TIMEOUT_S)
-        served: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self.tell(answer, lambda done: None if served.done() else served.set_result(done))
-        return await served
+        reached: asyncio.Future[Reached] = asyncio.get_running_loop().create_future()
+        self.tell(answer, lambda word: None if reached.done() else reached.set_result(word))
+        return await reached
 
-    def tell(self, answer: Answer, then: Callable[[bool], None]) -> None:
-        """Replies to one; `then` is told, once, whether that waiter is served."""
+    def tell(self, answer: Answer, then: Callable[[Reached], None]) -> None:
+        """Replies to one; `then` is told, once, what became of it."""
         waiter = answer.waiter
         if waiter.reply_to is None:
-            then(True)
+            then(Reached.YES)
             return
         reply = _reply(answer, self._clock.now())
         try:
@@ -65,9 +85,16 @@ class Replies:
             body = reply.to_bytes()
 
         def published(outcome: Published) -> None:
-            if outcome is Published.CONFIRMED:
-                self._tell(waiter, reply)
-            then(outcome in {Published.CONFIRMED, Published.RETURNED})
+            match outcome:
+                case Published.CONFIRMED:
+                    self._tell(waiter, reply)
+                    then(Reached.YES)
+                # For a queue whose node is down RabbitMQ 4 refuses, and RabbitMQ 3 returns. The client takes
+                # another queue and asks again under it: a `hit`.
+                case Published.RETURNED | Published.REFUSED:
+                    then(Reached.AWAY if _may_come_back(waiter, self._clock.now()) else Reached.YES)
+                case Published.NOWHERE | Published.LOST:
+                    then(Reached.NO)
 
         self._publisher.send(Outgoing("", waiter.reply_to, body, correlation_id=waiter.id), published)
 
@@ -93,6 +120,11 @@ class Replies:
             cost_usd=reply.cost_usd,
             total_s=round(reply.timings.total_s, 4),
         )
+
+
+def _may_come_back(waiter: Waiter, now: float) -> bool:
+    """Whether a queue that is not there may stand on a node that is down; in the end it has expired."""
+    return waiter.durable and now < waiter.deadline + JOB_REPLY_EXPIRES_S
 
 
 def _reply(answer: Answer, now: float) -> Reply:
@@ -145,9 +177,3 @@ def jobs_queue_of(fleet: Fleet, job: Job) -> str:
 def parked(tier: RetryTier, target_queue: str, body: bytes, correlation_id: str) -> Outgoing:
     """A message that comes back to `target_queue` when the tier's time is over."""
     return Outgoing(tier.exchange, target_queue, body, correlation_id=correlation_id)
-
-
-def kept(queue: str, body: bytes, reason: str) -> Outgoing:
-    """A copy for people, with the reason, of something that nobody can be answered about."""
-    headers = {"x-reason": reason[:1000], "x-queue": queue}
-    return Outgoing("", names.DEAD_KEPT_QUEUE, body[:MAX_MESSAGE_BYTES], headers=headers)

@@ -9,7 +9,8 @@ from topology import names
 from topology.errors import Refused
 from topology.messages import Envelope, Job
 from topology.names import RetryTier
-from workers.replies import kept, parked
+from workers.keeping import kept
+from workers.replies import parked
 
 
 async def returned(job: Job, flights: Flights | None, tier: RetryTier | None = None) -> list[Outgoing]:

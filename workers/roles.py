@@ -8,18 +8,26 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final, Protocol, Self
 
+from hub import extra
 from topology.fleet import Fleet
+from topology.loading import ConfigurationError, recorder_url
 from workers.backend import Pool
 from workers.calling import ProviderClient
 from workers.front import Front
 from workers.leftovers import Leftovers, queues_of
+from workers.undertaker import Undertaker
 from workers.worker import Worker
 
 log = logging.getLogger("optimizer.roles")
 
 FRONT: Final = "front"
+UNDERTAKER: Final = "undertaker"
+RECORDER: Final = "recorder"
 BACKEND: Final = "backend"
 ALL: Final = "all"
+_OF_THE_FLEET: Final = (FRONT, UNDERTAKER, RECORDER)
+"""Roles that are about no provider."""
+
 _CANCEL_AGAIN_S: Final = 2.0
 
 
@@ -45,12 +53,16 @@ def expand_roles(roles: Sequence[str], fleet: Fleet) -> tuple[str, ...]:
 
     Raises:
         UnknownRole: One of them is none, or names a provider that is not enabled.
+        ConfigurationError: One of them needs libraries that are not installed.
     """
     for role in roles:
         kind, _, provider = role.partition(":")
-        if role != FRONT and not (kind == BACKEND and (provider == ALL or provider in fleet.providers)):
-            there = ", ".join([FRONT, "backend:all", *(f"backend:{n}" for n in fleet.providers)])
+        is_pool = kind == BACKEND and (provider == ALL or provider in fleet.providers)
+        if role not in _OF_THE_FLEET and not is_pool:
+            there = ", ".join([*_OF_THE_FLEET, "backend:all", *(f"backend:{n}" for n in fleet.providers)])
             raise UnknownRole(f"role {role!r} is none of: {there}")
+    if RECORDER in roles and not extra.is_installed():
+        raise ConfigurationError(f"the recorder needs more libraries: {extra.REMEDY}")
     return _roles_under(fleet, roles)
 
 
@@ -61,7 +73,7 @@ def _roles_under(fleet: Fleet, asked: Sequence[str]) -> tuple[str, ...]:
         _, _, provider = role.partition(":")
         if provider == ALL:
             expanded += [f"{BACKEND}:{name}" for name in fleet.providers]
-        elif role == FRONT or provider in fleet.providers:
+        elif role in _OF_THE_FLEET or provider in fleet.providers:
             expanded.append(role)
     return tuple(dict.fromkeys(expanded))
 
@@ -153,9 +165,22 @@ class Roles:
         kind, _, provider_name = name.partition(":")
         if kind == FRONT:
             return Front(self._worker)
+        if kind == UNDERTAKER:
+            return Undertaker(self._worker)
+        if kind == RECORDER:
+            return self._recorder(closing)
         provider = self._worker.fleet.providers[provider_name]
         client = await closing.enter_async_context(ProviderClient(provider))
         return Pool(self._worker, provider, client)
+
+    def _recorder(self, closing: AsyncExitStack) -> Role:
+        # Its libraries are an extra, and nobody else is to wait for their import.
+        from hub.store.ledger import Ledger  # noqa: PLC0415
+        from workers.recorder import Recorder  # noqa: PLC0415
+
+        ledger = Ledger(recorder_url(self._worker.fleet))
+        closing.callback(ledger.close)
+        return Recorder(self._worker, ledger)
 
     def _run(self, post: _Post) -> None:
         post.task = asyncio.create_task(post.role.run(), name=f"role {post.name}")
@@ -185,15 +210,16 @@ class Roles:
 
     def _without_pool(self, before: Fleet, after: Fleet) -> list[str]:
         """The queues that pools of this worker consumed, and that the configuration knows no more."""
-        mine = [role.partition(":")[2] for role in _roles_under(before, self._asked) if role != FRONT]
+        roles = _roles_under(before, self._asked)
+        mine = [role.partition(":")[2] for role in roles if role not in _OF_THE_FLEET]
         gone = [queue for name in mine for queue in queues_of(before.providers[name])]
         known = {queue for provider in after.providers.values() for queue in queues_of(provider)}
         return [queue for queue in gone if queue not in known]
 
 
 def _is_changed(name: str, before: Fleet, after: Fleet) -> bool:
-    """Whether a pool was built from something that is another now. The front reads all of it as it goes."""
-    if name == FRONT:
+    """Whether a pool was built from something that is another now. The others read all of it as they go."""
+    if name in _OF_THE_FLEET:
         return False
     provider = name.partition(":")[2]
     return (before.fleet, before.priorities, before.providers[provider]) != (

@@ -8,12 +8,22 @@ from typing import Any
 
 from topology.fleet import Fleet
 from workers.control import Listener
-from workers.roles import ALL, BACKEND, FRONT, Roles, UnknownRole, end_all, expand_roles
+from workers.roles import ALL, BACKEND, FRONT, RECORDER, UNDERTAKER, Roles, UnknownRole, end_all, expand_roles
 from workers.worker import Worker, open_worker
 
 log = logging.getLogger("optimizer.running")
 
-__all__ = ["ALL", "BACKEND", "FRONT", "UnknownRole", "expand_roles", "run_roles", "stop_on_signals"]
+__all__ = [
+    "ALL",
+    "BACKEND",
+    "FRONT",
+    "RECORDER",
+    "UNDERTAKER",
+    "UnknownRole",
+    "expand_roles",
+    "run_roles",
+    "stop_on_signals",
+]
 
 
 async def run_roles(
@@ -30,7 +40,7 @@ async def run_roles(
     """Runs the roles until `stop` is set, then drains them and returns.
 
     Args:
-        roles: `front`, `backend:<provider>`, `backend:all`.
+        roles: `front`, `undertaker`, `backend:<provider>`, `backend:all`.
         fleet: The configuration; with secrets where there are backends.
         amqp_url: RabbitMQ, with the topology applied.
         redis_url: Redis.

@@ -1,46 +1,94 @@
 """Telling what a flight came to: its events, and the replies to everybody who waits."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
-from broker.answers import Done, Stored
-from broker.flights import LEASE_S, StateAway
+from broker.answers import Done, Spent, Stored
+from broker.flights import LEASE_S, Result, StateAway
 from producer_sdk.transport import Delivery
+from topology.errors import ErrorType
 from topology.events import EventType
-from topology.fleet import Provider
 from topology.messages import Job, Source, Waiter
-from workers.claims import Call
+from workers.claims import Call, Claims
 from workers.moving import Executed, GoOn, Moving
-from workers.replies import Answer, Replies
+from workers.replies import AWAY_S, Answer, Reached, Replies, error_outcome
 from workers.worker import Worker
+
+_CLOCKS_APART_S: Final = 1.0
+"""Redis judged the deadline; our copy of its clock is read each second."""
+_TOO_LATE: Final = error_outcome(
+    ErrorType.DEADLINE_EXCEEDED,
+    "deadline: it passed before a provider's permit or answer was there; submit the request again, with more "
+    "time",
+    retryable=True,
+)
 
 
 class Telling:
-    """Publishes for one provider's pool."""
+    """Publishes for a pool, or for the undertaker."""
 
-    def __init__(self, worker: Worker, provider: Provider, moving: Moving) -> None:
+    def __init__(self, worker: Worker, moving: Moving) -> None:
         self._worker = worker
-        self._provider = provider
         self._moving = moving
+        self._claims = Claims(worker)
         self._replies = Replies(worker.publisher, worker.events, worker.clock)
 
     async def tell(self, delivery: Delivery, job: Job, ended: Done | Stored) -> Executed:
         """Publishes the events and every reply that is owed, marks who is served, acknowledges."""
         published = bool(ended.events) and await self._worker.events.publish(ended.events)
         answers = [Answer(w, ended.outcome, _source(w, ended)) for w in ended.waiters]
-        served = await self._replies.send(answers)
+        reached = await self._replies.send_all(answers)
+        served = [w for w, word in zip(ended.waiters, reached, strict=True) if word is Reached.YES]
+        # What is owed to a queue that is away outlives the deadline: until the next try, with some to spare.
+        keep_s = 3 * AWAY_S if Reached.AWAY in reached else 0.0
         try:
-            await self._worker.flights.settle(job.fingerprint, served, events=published)
+            await self._worker.flights.settle(job.fingerprint, served, events=published, keep_s=keep_s)
         except StateAway:
             return await self._moving.park(delivery, job, 0.0)
-        if len(served) < len(ended.waiters) or (ended.events and not published):
+        if Reached.NO in reached or (ended.events and not published):
             return await self._moving.park(delivery, job, 0.0)  # the rest later: it is `done` then
+        if Reached.AWAY in reached:
+            return await self._moving.park(delivery, job, AWAY_S)
         delivery.ack()
         return GoOn()
 
-    async def write_ahead(self, call: Call) -> bool:
-        """Enters a call in the books before its first byte leaves; False: RabbitMQ took no entry in time."""
-        until = self._worker.clock.now() + self._provider.timeout_s + LEASE_S
+    async def tell_spent(self, delivery: Delivery, job: Job, token: str, spent: Spent) -> Executed:
+        """The flight was bought as often as it may be, and nobody knows an end: its waiters get an error."""
+        doubt = self.doubt(job, spent.doubtful) if spent.doubtful else b""
+        candidate = job.candidate
+        outcome = error_outcome(
+            ErrorType.PROVIDER_ERROR,
+            f"{candidate.provider}/{candidate.model}: {spent.spends} calls ended without a known result, and "
+            "each may have been billed; max_spends allows no more",
+        )
+        ended = await self._claims.until_decided(
+            lambda: self._worker.flights.commit(
+                job.fingerprint, job.waiter, token, spent.started, Result(outcome, events=doubt)
+            )
+        )
+        if isinstance(ended, Stored):
+            return await self.tell(delivery, job, ended)
+        return await self._moving.park(delivery, job, 0.0)
+
+    async def tell_expired(self, delivery: Delivery, job: Job) -> Executed:
+        """Nobody waits any more: whoever did was told by its own timer; but a durable request has none.
+
+        One that was called off, and not too late, was told so then.
+        """
+        late_s = self._worker.clock.now() - job.waiter.deadline
+        if job.waiter.durable and late_s > -_CLOCKS_APART_S:
+            answer = Answer(job.waiter, _TOO_LATE, None)
+            if await self._replies.send_all([answer]) == [Reached.NO]:
+                return await self._moving.park(delivery, job, 0.0)
+        delivery.ack()
+        return GoOn()
+
+    async def write_ahead(self, call: Call, timeout_s: float) -> bool:
+        """Enters a call in the books before its first byte leaves; False: RabbitMQ took no entry in time.
+
+        `timeout_s` is the provider's: how long the call can last.
+        """
+        until = self._worker.clock.now() + timeout_s + LEASE_S
         return await self._worker.books.enter(
             EventType.CALL_STARTED, f"{call.id}:started", **self.facts(call), until=until
         )
@@ -82,7 +130,7 @@ class Telling:
             "request_id": job.waiter.id,
             "agent_type": job.request.agent_type,
             "flight": job.fingerprint,
-            "provider": self._provider.name,
+            "provider": job.candidate.provider,
             "model": call.model.id,
             "account": call.run.account,
             "task": job.request.task,

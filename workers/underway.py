@@ -12,10 +12,12 @@ from producer_sdk.transport import Delivery
 class Running:
     """A call in this process, with every delivery of its job: the broker may hand it out again meanwhile.
 
+    `waiter` is the key of the job's own waiter, who is answered even if Redis forgets everybody else.
     `executed` is what it came to, for all of them: an `Executed` of `workers.moving`. `hurry` has its claim
     renewed at once: somebody knows that nobody wants it any more.
     """
 
+    waiter: str = ""
     deliveries: list[Delivery] = field(default_factory=list)
     hurry: asyncio.Event = field(default_factory=asyncio.Event)
     ended: asyncio.Event = field(default_factory=asyncio.Event)

@@ -11,12 +11,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-
 from broker.controls import Controls, PauseMode
 from broker.flights import RENEW_EVERY_S, Flights, StateAway
+from broker.opening import open_redis
 from producer_sdk.roster import BEAT_S, Roster
 from producer_sdk.transport import Publisher, Subscriber
 from topology.events import EventType
@@ -28,7 +25,9 @@ from workers.underway import Underway
 
 log = logging.getLogger("optimizer.worker")
 
-_REDIS_TIMEOUT_S: Final = 10.0
+_REDIS_TIMEOUT_S: Final = 4.0
+"""Two of them and the pause between renewals are less than a lease: lines that fall silent cost no claim."""
+_REDIS_SLOW_S: Final = 2.0
 
 
 @dataclass
@@ -69,6 +68,7 @@ class Worker:
     notices: Notices = field(init=False)
     books: Books = field(init=False)
     _redis_back_at: float | None = field(default=-math.inf, init=False)
+    _redis_error: str | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self.notices = Notices(self.publisher, self.clock)
@@ -85,17 +85,31 @@ class Worker:
 
     async def beat(self) -> None:
         """Says each second that this worker lives, and keeps its clock by Redis's; until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._watch_redis(), name="watch Redis")
+            while True:
+                self.report(redis=self._redis_error or "up")
+                await asyncio.sleep(BEAT_S)
+
+    async def _watch_redis(self) -> None:
+        """Apart from the heartbeat: a worker whose Redis hangs lives."""
+        loop = asyncio.get_running_loop()
         while True:
+            slow = loop.call_later(_REDIS_SLOW_S, self._note_redis, f"no answer within {_REDIS_SLOW_S:g} s")
             try:
                 self.clock.set(await self.flights.now())
-                redis = "up"
+                self._redis_error = None
                 if self._redis_back_at is None:
-                    self._redis_back_at = asyncio.get_running_loop().time()
+                    self._redis_back_at = loop.time()
             except StateAway as error:
-                redis = str(error)
+                self._note_redis(str(error))
                 self.redis_failed()
-            self.report(redis=redis)
+            finally:
+                slow.cancel()
             await asyncio.sleep(BEAT_S)
+
+    def _note_redis(self, error: str) -> None:
+        self._redis_error = error
 
     def report(self, **fields: Any) -> None:
         """One heartbeat, with what each role adds."""
@@ -143,15 +157,8 @@ async def open_worker(
     on_lost: list[Callable[[], None]] = []
     on_roster: list[Callable[[], None]] = []
     async with AsyncExitStack() as stack:
-        redis: Redis = Redis.from_url(
-            redis_url,
-            socket_timeout=_REDIS_TIMEOUT_S,
-            socket_connect_timeout=_REDIS_TIMEOUT_S,
-            client_name=id_,
-            # A connection that died while idle deserves one more try; whoever asked decides about others.
-            retry=Retry(NoBackoff(), 1),
-        )
-        stack.push_async_callback(redis.aclose)
+        # A connection that died while idle deserves one more try; whoever asked decides about others.
+        redis = await stack.enter_async_context(open_redis(redis_url, _REDIS_TIMEOUT_S, tries=2, name=id_))
         flights = Flights(redis, prefix)
         clock = Clock()
         await _until_answered(lambda: _set(clock, flights))

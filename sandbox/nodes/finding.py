@@ -161,14 +161,15 @@ def _running(nodes: Sequence[Node]) -> Iterator[None]:
 
 
 def _management_url(amqp_url: str, environ: Mapping[str, str]) -> str | None:
-    """The HTTP API of a given broker: as given, or the same host and user on the usual port."""
+    """The HTTP API of a given broker: as given, or the same hosts and user on the usual port."""
     given = environ.get("OPTIMIZER_MANAGEMENT_URL")
     if given:
         return given
     url = urlsplit(amqp_url)
     if url.hostname is None:
         return None
-    user, at, _ = url.netloc.rpartition("@")
-    host = f"[{url.hostname}]" if ":" in url.hostname else url.hostname
+    user, at, nodes = url.netloc.rpartition("@")
+    hosts = [urlsplit(f"//{node}").hostname or "" for node in nodes.split(",")]
     scheme, port = ("https", 15671) if url.scheme == "amqps" else ("http", 15672)
-    return f"{scheme}://{user}{at}{host}:{port}"
+    apis = ",".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host in hosts)
+    return f"{scheme}://{user}{at}{apis}"

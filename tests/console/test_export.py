@@ -168,10 +168,11 @@ async def test_the_sdk_and_the_workers_need_no_more_than_these_rights(
 
     async with house.workers(fleet), AsyncOptimizer(people.quality, url=people.url(people.quality)) as agent:
         reply = await agent.chat("Who speaks?", timeout=30)
+        later = await agent.result(await agent.submit("And later?"), timeout=30)
 
     house.amqp_url = own_url
     assert reply.text
-    assert reply.source == "provider"
+    assert reply.source == later.source == "provider"
 
 
 async def test_an_agent_with_anothers_url_is_told_that_it_was_refused(

@@ -12,8 +12,10 @@ from typer.testing import CliRunner, Result
 from console.status import gather_status, health_command, status_command
 from console.watching_tables import LivePool, LiveWorker, QueueDepth, Status, print_status
 from sandbox.simulator import SimulatorProcess
+from tests.support.dead import morgue
 from tests.support.house import House
 from tests.support.waiting import until
+from topology import names
 
 NOWHERE_AMQP = "amqp://guest:secret@127.0.0.1:9/"
 NOWHERE_REDIS = "redis://:secret@127.0.0.1:9/0"
@@ -110,6 +112,24 @@ async def test_a_missing_topology_is_named_with_its_remedy(house: House) -> None
     assert status.unhealthy[0].startswith("topology: RabbitMQ has no optimizer.requests, ")
     assert status.unhealthy[0].endswith("run: optimizer topology apply")
     assert all(queue.ready is None for queue in status.queues)
+
+
+async def test_what_is_dead_is_worth_knowing_and_no_illness(
+    house: House, simulator: SimulatorProcess
+) -> None:
+    fleet = house.simulated(simulator.base_url)
+    await house.declare(fleet)
+
+    async with morgue(house) as m:
+        await m.publish(b"noise", "", names.DEAD)
+        unattended = await gather_status(house.amqp_url, house.redis_url)
+        async with house.workers(fleet, ["undertaker"]):
+            await (await m.next_of(names.DEAD_KEPT_QUEUE)).reject(requeue=True)
+            attended = await gather_status(house.amqp_url, house.redis_url)
+
+    assert unattended.notes == ["1 in dead wait for an undertaker; run: optimizer worker undertaker"]
+    assert attended.notes == ["1 in dead.kept came to no good end; see: optimizer dead list"]
+    assert not any("dead" in reason for reason in attended.unhealthy)
 
 
 async def test_brokers_that_are_away_are_named_without_their_passwords(house: House) -> None:

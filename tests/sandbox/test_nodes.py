@@ -165,6 +165,15 @@ def test_given_urls_come_first(tmp_path: Path, docker: dict[str, str]) -> None:
         assert found.management_url == "https://rabbit.example"
 
 
+def test_of_several_given_nodes_each_has_a_management_api(tmp_path: Path) -> None:
+    given = {
+        "OPTIMIZER_AMQP_URL": "amqp://me:secret@one:5673,two,[::1]:5672/fleet",
+        "OPTIMIZER_REDIS_URL": "redis+sentinel://one:26379,two:26379/optimizer/0",
+    }
+    with find_brokers(tmp_path, given, say=ignore) as found:
+        assert found.management_url == "http://me:secret@one:15672,two:15672,[::1]:15672"
+
+
 @needs_servers
 def test_one_given_url_gets_a_private_node_for_the_other(tmp_path: Path) -> None:
     given = {**os.environ, "OPTIMIZER_AMQP_URL": "amqps://rabbit.example"}

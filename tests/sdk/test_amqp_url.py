@@ -1,4 +1,5 @@
 import ssl
+from itertools import islice
 from urllib.parse import quote
 
 import aiormq
@@ -6,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producer_sdk.amqp_url import read_amqp_url
+from producer_sdk.amqp_url import node_urls, read_amqp_url, rotation
 from producer_sdk.errors import InvalidRequest
 
 URLS = [
@@ -44,7 +45,7 @@ async def test_both_clients_read_a_url_alike(url: str) -> None:
 
     ours = read_amqp_url(url)
 
-    assert (ours.host, ours.port, ours.vhost) == (theirs.url.host, theirs.url.port, theirs.vhost)
+    assert (ours.nodes, ours.vhost) == (((theirs.url.host, theirs.url.port),), theirs.vhost)
     assert ours.user == (theirs.url.user or "guest")
     assert ours.password == (theirs.url.password or "guest")
     assert (ours.tls is not None) == (theirs.url.scheme == "amqps")
@@ -106,3 +107,33 @@ def test_a_certificate_that_cannot_be_read_is_told_by_its_option() -> None:
     assert missing is not None
     with pytest.raises(OSError, match="cafile"):
         missing.context()
+
+
+def test_a_url_names_several_nodes_with_commas() -> None:
+    read = read_amqp_url("amqp://me:a,b%40c@rabbit1:5673,rabbit2, rabbit3:5674,[::1]:5675/fleet?heartbeat=5")
+
+    assert read.nodes == (("rabbit1", 5673), ("rabbit2", 5672), ("rabbit3", 5674), ("::1", 5675))
+    assert (read.user, read.password, read.vhost) == ("me", "a,b@c", "fleet")
+    assert read.shown == "amqp://me:***@rabbit1:5673,rabbit2, rabbit3:5674,[::1]:5675/fleet?heartbeat=5"
+
+
+@pytest.mark.parametrize(
+    ("url", "nodes"),
+    [
+        ("amqp://localhost", ["amqp://localhost"]),
+        ("amqp://me:secret@one,two:5673/a,b?x=1", ["amqp://me:secret@one/a,b?x=1", "amqp://me:secret@two:5673/a,b?x=1"]),
+        ("amqps://one,two?cafile=/a,b", ["amqps://one?cafile=/a,b", "amqps://two?cafile=/a,b"]),
+        ("http://guest:guest@one:15672,two:15672", ["http://guest:guest@one:15672", "http://guest:guest@two:15672"]),
+    ],
+)  # fmt: skip
+def test_each_node_has_a_url_of_its_own(url: str, nodes: list[str]) -> None:
+    assert list(node_urls(url)) == nodes
+
+
+def test_clients_begin_at_different_nodes_and_try_all() -> None:
+    nodes = tuple(range(5))
+
+    turns = [list(islice(rotation(nodes), 10)) for _ in range(100)]
+
+    assert {turn[0] for turn in turns} == set(nodes)
+    assert all(set(turn[:5]) == set(nodes) and turn[:5] == turn[5:] for turn in turns)

@@ -83,6 +83,26 @@ async def test_a_reply_that_came_while_nobody_listened_is_not_lost(driver: Drive
         assert (await call).text == "while you were out"
 
 
+async def test_a_reply_that_went_into_a_dead_line_is_not_lost(
+    driver: Driver, declared: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a heartbeat of 1 s, which shortens the wait."""
+    monkeypatch.setattr("producer_sdk.opening.HEARTBEAT_S", 1)
+    monkeypatch.setattr("producer_sdk.pika_connection._HEARTBEAT_S", 1)
+
+    async with (
+        desk(declared.amqp_url, nothing) as front,
+        through_proxy(declared) as (proxy, url),
+        open_client(driver, url) as client,
+    ):
+        call = asyncio.ensure_future(client.chat("Hello", timeout=90))
+        await until(lambda: len(front.asked) == 1)
+        proxy.half_open()
+        await front.reply(front.asked[0], said(front.asked[0], "into the void"))
+
+        assert (await call).text == "into the void"
+
+
 async def test_a_client_older_than_its_broker_is_answered_once_that_is_there(
     driver: Driver, declared: House
 ) -> None:

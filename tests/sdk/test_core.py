@@ -3,7 +3,17 @@ from itertools import pairwise
 import pytest
 
 from producer_sdk import errors
-from producer_sdk.core import Answered, Core, Effect, Failed, Transmit, Waits, Withdraw
+from producer_sdk.core import (
+    FIRST_SILENCE_S,
+    Answered,
+    Core,
+    Effect,
+    Failed,
+    HandedOver,
+    Transmit,
+    Waits,
+    Withdraw,
+)
 from producer_sdk.errors import Cancelled, DeadlineExceeded, Overloaded, ProviderError, RateLimited, error_of
 from topology.errors import ErrorType
 from topology.messages import ErrorReport, Reply, Waiting
@@ -70,6 +80,15 @@ def test_a_reconnect_sends_everything_pending_at_once() -> None:
 
     assert core.reconnected(5.0) == [Transmit("r1"), Transmit("r3")]
     assert core.due(30.0) == []  # it was just sent
+
+
+def test_after_any_number_of_reconnects_silence_lasts_no_longer_than_at_first() -> None:
+    core = Core()
+    core.begin("r1", 0.0, 3600.0)
+    for reconnect in range(1, 6):
+        core.reconnected(float(reconnect))
+
+    assert core.next_due() == 5 + FIRST_SILENCE_S
 
 
 def test_a_request_that_was_not_taken_is_tried_again_soon() -> None:
@@ -187,6 +206,35 @@ def test_a_call_that_is_called_off_is_withdrawn_and_ends_in_cancelled() -> None:
     assert isinstance(failed, Failed)
     assert isinstance(failed.error, Cancelled)
     assert core.cancel("r1") == []
+
+
+def test_a_durable_request_is_over_for_its_caller_once_it_is_confirmed() -> None:
+    core = Core()
+    core.begin("r1", 0.0, 60.0, durable=True)
+
+    assert core.confirmed("r1") == [HandedOver("r1")]
+    assert len(core) == 0
+
+
+def test_a_durable_request_is_sent_again_until_it_is_confirmed() -> None:
+    core = Core()
+    core.begin("r1", 0.0, 60.0, durable=True)
+
+    assert core.reconnected(5.0) == [Transmit("r1")]
+    core.not_taken("r1", 6.0, "RabbitMQ refused the request")
+    assert core.due(7.0) == [Transmit("r1")]
+    [failed] = core.due(60.0)
+    assert isinstance(failed, Failed)
+    assert "refused the request; it may have arrived all the same" in failed.error.message
+
+
+def test_a_durable_request_outlives_a_caller_who_has_gone_and_is_withdrawn_by_one_who_calls_it_off() -> None:
+    core = Core()
+    core.begin("r1", 0.0, 60.0, durable=True)
+    assert core.forget("r1") == []
+
+    core.begin("r2", 0.0, 60.0, durable=True)
+    assert core.cancel("r2")[0] == Withdraw("r2")
 
 
 def test_an_answered_call_has_nothing_to_withdraw() -> None:

@@ -1,4 +1,4 @@
-import aio_pika
+import aiormq
 import pytest
 
 from producer_sdk.transport import Publisher
@@ -13,7 +13,7 @@ async def test_a_broker_that_hangs_up_before_a_word_is_tried_again(monkeypatch: 
         asked.append(1)
         raise StopAsyncIteration  # what aiormq raises where the end comes before the first byte
 
-    monkeypatch.setattr(aio_pika, "connect", hang_up)
+    monkeypatch.setattr(aiormq.Connection, "connect", hang_up)
     async with Publisher("amqp://guest:guest@127.0.0.1:9/", "test") as publisher:
         await until(lambda: len(asked) >= 3 or (publisher.task is not None and publisher.task.done()))
 

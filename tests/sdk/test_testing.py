@@ -14,6 +14,8 @@ from producer_sdk import (
     OptimizerError,
     RateLimited,
     Reply,
+    Submitted,
+    UnknownJob,
 )
 from producer_sdk.testing import AsyncOptimizerDouble, Call, OptimizerDouble
 
@@ -177,6 +179,49 @@ def test_what_the_client_does_not_accept_the_double_does_not(double: Double) -> 
         type(double)("Not a name")
     with pytest.raises(ValueError, match="at least one answer"):
         double.answers()
+
+
+def submit_and_take(double: Double, prompt: str, **options: Any) -> tuple[Submitted, Reply]:
+    """Submits, looks at the reply and takes it."""
+    if isinstance(double, OptimizerDouble):
+        job = double.submit(prompt, **options)
+        assert double.result(str(job), keep=True) == double.result(job, keep=True)
+        return job, double.result(job)
+
+    async def ask(double: AsyncOptimizerDouble) -> tuple[Submitted, Reply]:
+        async with double:
+            job = await double.submit(prompt, **options)
+            assert await double.result(str(job), keep=True) == await double.result(job, keep=True)
+            return job, await double.result(job)
+
+    return asyncio.run(ask(double))
+
+
+def test_a_submitted_request_has_its_result_once(double: Double) -> None:
+    double.answers("Done")
+
+    job, reply = submit_and_take(double, "Long work", priority="batch", timeout=3600.0, request_id="mine")
+
+    assert (job.id, job.agent, reply.id, reply.text) == ("mine", "quality", "mine", "Done")
+    [call] = double.calls
+    assert (call.prompt, call.priority, call.timeout) == ("Long work", "batch", 3600.0)
+
+
+def test_a_result_of_what_was_never_submitted_or_taken_already_is_refused() -> None:
+    with OptimizerDouble("quality") as double:
+        job = double.submit("Long work")
+        double.result(job)
+        for asked in (job, "never"):
+            with pytest.raises(UnknownJob):
+                double.result(asked)
+
+
+def test_a_submitted_request_that_fails_says_so_in_its_result() -> None:
+    with OptimizerDouble("quality") as double:
+        double.fails(RateLimited("spent until noon"))
+        job = double.submit("Long work")
+        with pytest.raises(RateLimited):
+            double.result(job)
 
 
 def test_nothing_waits_so_nothing_can_be_called_off(double: Double) -> None:

@@ -74,10 +74,10 @@ def test_every_queue_is_replicated_and_bound_to_exchanges_that_stand(queue: Queu
 @pytest.mark.parametrize("name", QUEUES)
 def test_dead_lettering_is_at_least_once_everywhere(name: str) -> None:
     policy = effective(name)
-    if name in {"dead", "dead.kept"}:
+    if name == "dead.kept":
         assert "dead-letter-exchange" not in policy  # the end of the way
         return
-    assert policy["dead-letter-exchange"] in TYPES
+    assert policy["dead-letter-exchange"] in {"", *TYPES}
     assert policy["dead-letter-strategy"] == "at-least-once"
     # Without this overflow RabbitMQ silently falls back to at-most-once.
     assert policy["overflow"] == "reject-publish"
@@ -107,6 +107,17 @@ def test_a_message_that_kills_its_workers_ends_with_the_undertaker(name: str) ->
     assert policy["dead-letter-exchange"] == "optimizer.dead"
     assert policy["delivery-limit"] > 0
     assert QUEUES["dead"].bindings == (("optimizer.dead", ""),)
+
+
+def test_a_message_that_kills_the_undertaker_ends_with_the_copies_for_people() -> None:
+    policy = effective("dead")
+
+    assert (policy["dead-letter-exchange"], policy["dead-letter-routing-key"]) == ("", "dead.kept")
+    assert policy["delivery-limit"] > 0
+
+
+def test_a_copy_for_people_may_be_looked_at_as_often_as_they_like() -> None:
+    assert effective("dead.kept")["delivery-limit"] > 1_000_000  # without it RabbitMQ 4 drops it after 20
 
 
 def test_a_message_for_a_queue_that_is_gone_ends_with_the_undertaker() -> None:

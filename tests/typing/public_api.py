@@ -2,7 +2,16 @@
 
 from typing import Any, assert_type
 
-from producer_sdk import AsyncOptimizer, Optimizer, OptimizerError, RateLimited, Reply, Waiting
+from producer_sdk import (
+    AsyncOptimizer,
+    Optimizer,
+    OptimizerError,
+    RateLimited,
+    Reply,
+    Submitted,
+    UnknownJob,
+    Waiting,
+)
 from producer_sdk.testing import AsyncOptimizerDouble, Call, OptimizerDouble
 
 
@@ -19,6 +28,12 @@ def blocking() -> None:
         assert_type(told_later, list[Reply] | list[Reply | OptimizerError])
         assert_type(optimizer.cancel("id"), bool)
         assert_type(optimizer.reply_to, str)
+        job = optimizer.submit("Hello", priority="batch", timeout=3600, confirm_timeout=5, temperature=0.2)
+        assert_type(job, Submitted)
+        assert_type((job.id, job.agent, job.deadline), tuple[str, str, float])
+        assert_type(optimizer.result(job), Reply)
+        assert_type(optimizer.result("its id", timeout=5, keep=True), Reply)
+        assert_type(optimizer.cancel(job), bool)
     optimizer.close()
 
 
@@ -29,6 +44,10 @@ async def asynchronous() -> None:
         assert_type(await optimizer.map(["a"]), list[Reply])
         assert_type(await optimizer.map(["a"], return_errors=True), list[Reply | OptimizerError])
         assert_type(optimizer.cancel("id"), bool)
+        job = await optimizer.submit("Hello", request_id="mine")
+        assert_type(job, Submitted)
+        assert_type(await optimizer.result(job), Reply)
+        assert_type(await optimizer.result(str(job), timeout=5, keep=True), Reply)
 
 
 def reply(reply: Reply) -> None:
@@ -59,6 +78,10 @@ def errors(optimizer: Optimizer) -> None:
         assert_type(error.message, str)
         assert_type(error.provider_status, int | None)
         assert_type(error.reply, Reply | None)
+    try:
+        optimizer.result("id")
+    except UnknownJob as error:
+        assert_type(error.message, str)
 
 
 def takes_the_client(optimizer: Optimizer) -> None: ...
@@ -77,3 +100,4 @@ def doubles() -> None:
     assert_type(double.calls, list[Call])
     assert_type(double.calls[0].prompt, str)
     assert_type(double.map(["a"]), list[Reply])
+    assert_type(double.result(double.submit("a")), Reply)

@@ -1,0 +1,49 @@
+"""Opening a connection to RabbitMQ: to one node, or to the first of several that answers."""
+
+from typing import Final
+
+import aio_pika
+import aiormq
+from aio_pika.abc import AbstractConnection
+
+from producer_sdk.amqp_url import node_urls, rotation
+
+CONNECT_TIMEOUT_S: Final = 10.0
+
+AWAY: Final = (
+    aiormq.exceptions.AMQPError,
+    aiormq.exceptions.ChannelInvalidStateError,
+    OSError,
+    TimeoutError,
+)
+"""How a broker that is away, or a connection that is lost, shows itself."""
+
+
+async def connect(url: str, timeout: float) -> AbstractConnection:
+    """Connects to the first node that answers.
+
+    Args:
+        url: It may name several nodes; each is tried once, in an order by chance.
+        timeout: Seconds for each of them, such as `CONNECT_TIMEOUT_S`.
+
+    Raises:
+        AMQPError: None lets us in; this is what the last one said.
+        OSError: None is reached, likewise.
+        TimeoutError: None answers, likewise.
+    """
+    nodes = node_urls(url)
+    *others, last = (node for node, _ in zip(rotation(nodes), nodes, strict=False))
+    for node in others:
+        try:
+            return await _connect(node, timeout)
+        except AWAY:
+            continue
+    return await _connect(last, timeout)
+
+
+async def _connect(node: str, timeout: float) -> AbstractConnection:
+    try:
+        connection: AbstractConnection = await aio_pika.connect(node, timeout=timeout)
+    except StopAsyncIteration:  # how aiormq says that the other side hung up before a word
+        raise aiormq.exceptions.AMQPConnectionError("closed during the handshake") from None
+    return connection
