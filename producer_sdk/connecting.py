@@ -18,6 +18,9 @@ AWAY: Final = (
 )
 """How a broker that is away, or a connection that is lost, shows itself."""
 
+NO_SUCH_QUEUE: Final = "no queue"
+"""How RabbitMQ says so. With the same code it speaks of a queue that stands, on a node that is down."""
+
 
 async def connect(url: str, timeout: float) -> AbstractConnection:
     """Connects to the first node that answers.

@@ -130,16 +130,6 @@ class Subscriber(Supervised):
             with suppress(*AWAY):
                 await self._channel.stop_listening(tag)
 
-    async def open_channel(self) -> Channel:
-        """Another channel on the connection at hand, for what the broker may close it for.
-
-        Raises:
-            ChannelInvalidStateError: There is no connection at present; see `AWAY` for what else may happen.
-        """
-        if self._channel is None or self._channel.connection.is_closed:
-            raise aiormq.exceptions.ChannelInvalidStateError("no connection at present")
-        return await self._channel.connection.channel(publisher_confirms=False)  # type: ignore[return-value]
-
     async def _opened(self, channel: LeanChannel) -> None:
         channel.on_consumer_cancel_callbacks.add(self._cancelled_by_broker)
         while waiting := [s for s in self._subscriptions if s.tag is None]:

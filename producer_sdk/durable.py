@@ -2,8 +2,8 @@
 
 import time
 from dataclasses import dataclass
-from typing import Final
 
+from producer_sdk.connecting import NO_SUCH_QUEUE
 from producer_sdk.errors import (
     DeadlineExceeded,
     InvalidRequest,
@@ -15,9 +15,6 @@ from producer_sdk.errors import (
 from topology import names
 from topology.errors import Refused
 from topology.messages import Reply
-
-_NO_SUCH_QUEUE: Final = "no queue"
-"""How RabbitMQ says it. With the same code it speaks of a queue that stands, on a node that is down."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +80,7 @@ class Taking:
 
     def missing(self, said: str) -> Reply | OptimizerError | None:
         """The broker found no queue; None: its node may come back."""
-        if _NO_SUCH_QUEUE not in said:
+        if NO_SUCH_QUEUE not in said:
             self.met(said)
             return None
         if self._reply is not None:

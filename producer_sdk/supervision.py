@@ -6,12 +6,14 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Final, Self
 
+import aiormq
+from aiormq import Channel
 from aiormq.abc import AbstractConnection
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_random_exponential
 
 from producer_sdk.amqp_url import node_urls, rotation
 from producer_sdk.channel import LeanChannel
-from producer_sdk.connecting import AWAY, CONNECT_TIMEOUT_S
+from producer_sdk.connecting import AWAY, CONNECT_TIMEOUT_S, NO_SUCH_QUEUE
 from producer_sdk.decoding import make_decoding_total
 from producer_sdk.opening import Opening
 from producer_sdk.settings import masked
@@ -19,6 +21,8 @@ from producer_sdk.settings import masked
 log = logging.getLogger("optimizer.transport")
 
 _LONGEST_BACKOFF_S: Final = 5.0
+_ANSWER_S: Final = 10.0
+"""How long the broker may take for an answer; nobody answers for a node that is cut off."""
 
 
 class Supervised:
@@ -87,6 +91,32 @@ class Supervised:
     def why_down(self) -> str:
         """One clause for an error's text."""
         return f"RabbitMQ at {masked(self.url)} cannot be reached ({self.last_error or 'no answer yet'})"
+
+    async def open_channel(self) -> Channel:
+        """Another channel on the connection at hand, for what the broker may close it for.
+
+        Raises:
+            ChannelInvalidStateError: There is no connection at present; see `AWAY` for what else may happen.
+        """
+        if self._channel is None or self._channel.connection.is_closed:
+            raise aiormq.exceptions.ChannelInvalidStateError("no connection at present")
+        return await self._channel.connection.channel(publisher_confirms=False)  # type: ignore[return-value]
+
+    async def has_queue(self, queue: str) -> bool | None:
+        """Whether the queue stands; None: nobody can tell now, as when its node is down."""
+        try:
+            async with asyncio.timeout(_ANSWER_S):
+                channel = await self.open_channel()
+                try:
+                    await channel.queue_declare(queue, passive=True)
+                finally:
+                    if not channel.is_closed:
+                        await channel.close()
+        except aiormq.exceptions.ChannelNotFoundEntity as error:
+            return False if NO_SUCH_QUEUE in str(error) else None
+        except AWAY:
+            return None
+        return True
 
     async def _opened(self, channel: LeanChannel) -> None:
         """What a fresh channel needs before the connection counts as up."""

@@ -89,11 +89,11 @@ async def test_what_rabbitmq_did_not_take_is_entered_when_it_does(
 
 @asynccontextmanager
 async def refusing(house: House, type_: EventType) -> AsyncIterator[None]:
-    """RabbitMQ takes no events of this type: a queue that they would go to is full."""
+    """RabbitMQ takes no events of this type: the recorder's queue is full."""
     async with await aio_pika.connect(house.amqp_url) as connection:
         channel = await connection.channel()
         arguments: dict[str, Any] = {"x-max-length": 0, "x-overflow": "reject-publish"}
-        full = await channel.declare_queue(exclusive=True, arguments=arguments)
+        full = await channel.declare_queue(names.RECORDER_QUEUE, exclusive=True, arguments=arguments)
         await full.bind(names.EVENTS, type_)
         yield
 

@@ -12,12 +12,14 @@ import pytest
 from redis import Redis
 
 from producer_sdk import Cancelled, DeadlineExceeded, Reply, Submitted
+from producer_sdk.supervision import Supervised
 from producer_sdk.transport import Publisher
 from sandbox.simulator import Latency, SimulatorProcess
 from tests.support import house as houses
 from tests.support.house import House, echo_of
 from tests.support.processes import ROOT, start_worker, worker_processes
 from tests.support.restarting import Restartable, restartable_rabbitmq
+from tests.support.resting import at_rest
 from tests.support.waiting import until
 from topology import names
 from topology.declaration import JOB_REPLY_QUEUE_ARGUMENTS
@@ -245,6 +247,17 @@ async def test_one_that_is_called_off_is_not_bought_and_says_so(
     assert simulator.ledger() == []
 
 
+@pytest.fixture
+def node_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A queue that was removed passes for one whose node is down: that takes a cluster."""
+
+    async def nobody_can_tell(_: Supervised, __: str) -> None:
+        return None
+
+    monkeypatch.setattr(Supervised, "has_queue", nobody_can_tell)
+
+
+@pytest.mark.usefixtures("node_down")
 async def test_a_reply_whose_queue_is_away_is_tried_again_later_and_not_bought_again(
     declared: House, simulator: SimulatorProcess
 ) -> None:
@@ -263,6 +276,7 @@ async def test_a_reply_whose_queue_is_away_is_tried_again_later_and_not_bought_a
     assert len(simulator.ledger()) == 1
 
 
+@pytest.mark.usefixtures("node_down")
 async def test_a_hit_whose_queue_is_away_is_tried_again_later(
     declared: House, simulator: SimulatorProcess
 ) -> None:
@@ -282,6 +296,19 @@ async def test_a_hit_whose_queue_is_away_is_tried_again_later(
     assert len(simulator.ledger()) == 1
 
 
+async def test_a_reply_that_was_taken_is_not_tried_again_for_days(
+    declared: House, simulator: SimulatorProcess
+) -> None:
+    fleet = declared.simulated(simulator.base_url)
+    async with declared.agent() as optimizer:
+        job = await optimizer.submit("Taken before its worker knew")
+        await remove_queue(declared, job)
+        async with declared.workers(fleet), declared.events("optimizer.call.completed") as completed:
+            await until(lambda: len(completed) == 1)
+            await at_rest(declared)
+
+
+@pytest.mark.usefixtures("node_down")
 @pytest.mark.parametrize(
     ("durable", "late_s", "reached"),
     [

@@ -52,7 +52,7 @@ async def test_a_restart_costs_no_answer_and_no_call(
 ) -> None:
     async with (
         away.workers(fleet, ["front"], ["backend:all"]) as workers,
-        under_load(away.agent) as load,
+        under_load(away) as load,
     ):
         await asyncio.to_thread(node.kill if hard else node.stop)
         await asyncio.to_thread(node.start)
@@ -70,7 +70,7 @@ async def test_a_restart_of_both_brokers_at_once_costs_no_answer_and_no_call(
         both = replace(away, redis_url=redis.redis_url)
         async with (
             both.workers(fleet, ["front"], ["backend:all"]) as workers,
-            under_load(both.agent) as load,
+            under_load(both) as load,
         ):
             await asyncio.gather(asyncio.to_thread(node.kill), asyncio.to_thread(kill, redis))
             await asyncio.gather(asyncio.to_thread(node.start), asyncio.to_thread(redis.start))
@@ -86,7 +86,7 @@ async def test_connections_that_the_operator_closes_again_and_again_cost_nothing
 ) -> None:
     async with (
         house.workers(fleet, ["front"], ["backend:all"]) as workers,
-        under_load(house.agent) as load,
+        under_load(house) as load,
     ):
         for _ in range(3):
             assert await close_connections(house, "") >= 1
@@ -109,7 +109,7 @@ async def test_lines_that_swallow_both_ways_are_noticed_and_cost_nothing(
         through = replace(house, amqp_url=urlunsplit(amqp._replace(netloc=login)))
         async with (
             through.workers(fleet, ["front"], ["backend:all"]) as workers,
-            under_load(house.agent) as load,
+            under_load(house) as load,
         ):
             proxy.half_open()
             await load.goes_on(50)
@@ -180,7 +180,7 @@ async def test_channels_that_are_closed_by_a_failed_precondition_are_opened_agai
 ) -> None:
     async with (
         house.workers(fleet, ["front"], ["backend:all"]) as workers,
-        under_load(house.agent) as load,
+        under_load(house) as load,
     ):
         for channel in [found for found in gc.get_objects() if isinstance(found, LeanChannel)]:
             channel.acknowledge(10**9)  # of a delivery that never was

@@ -161,7 +161,7 @@ async def test_a_redis_that_takes_nothing_costs_no_answer_and_no_call(
         away.workers(fleet, ["front"], ["backend:all"]) as workers,
         away.events("optimizer.worker.health") as beats,
         Redis.from_url(node.redis_url) as redis,
-        under_load(away.agent) as load,
+        under_load(away) as load,
     ):
         async with fault(node, redis):
             await until(lambda: all_say(beats, lambda redis: redis != "up"))
@@ -204,7 +204,7 @@ async def test_a_slow_redis_costs_no_answer_and_no_call(
     async with (
         through.workers(fleet, ["front"], ["backend:all"]) as workers,
         away.events("optimizer.worker.health") as beats,
-        under_load(away.agent) as load,
+        under_load(away) as load,
     ):
         line.delay(PATIENCE_S / 2)
         await load.goes_on()
@@ -223,7 +223,7 @@ async def test_lines_to_redis_that_fall_silent_cost_no_answer_and_no_call(
 ) -> None:
     through = replace(away, redis_url=f"redis://127.0.0.1:{line.port}/0")
 
-    async with through.workers(fleet, ["front"], ["backend:all"]) as workers, under_load(away.agent) as load:
+    async with through.workers(fleet, ["front"], ["backend:all"]) as workers, under_load(away) as load:
         line.half_open()
         await load.goes_on(50)
         assert not any(worker.done() for worker in workers)
@@ -238,7 +238,7 @@ async def test_scripts_that_redis_forgets_again_and_again_cost_nothing(
     async with (
         away.workers(fleet, ["front"], ["backend:all"]),
         Redis.from_url(node.redis_url) as redis,
-        under_load(away.agent) as load,
+        under_load(away) as load,
     ):
         for _ in range(10):
             await redis.script_flush()
@@ -254,7 +254,7 @@ async def test_an_emptied_redis_costs_no_answer_and_at_most_the_calls_then_in_fl
     async with (
         away.workers(fleet, ["front"], ["backend:all"]),
         Redis.from_url(node.redis_url) as redis,
-        under_load(away.agent, agents=1) as load,  # who had joined would ask again after 30 s
+        under_load(away, agents=1) as load,  # who had joined would ask again after 30 s
     ):
         for _ in range(3):
             await redis.flushall()

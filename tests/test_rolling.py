@@ -50,7 +50,7 @@ async def test_a_rolling_restart_costs_no_answer_and_no_call(
 ) -> None:
     workers = [*await started(own_redis, config), *await started(own_redis, config)]
 
-    async with under_load(own_redis.agent) as load:
+    async with under_load(own_redis) as load:
         for worker, role in zip(list(workers), ROLES * 2, strict=True):
             workers.append(await start_worker(own_redis, config, role))
             workers.remove(worker)
@@ -70,7 +70,7 @@ async def test_a_rolling_upgrade_and_the_way_back_cost_no_answer_and_no_call(
 
     async with house.events("optimizer.next") as of_the_next:
         old = await started(house, config)
-        async with under_load(house.agent) as load:
+        async with under_load(house) as load:
             agents = asyncio.create_task(agents_of(upgraded, house))
             new = await started(house, config, upgraded)
             await load.goes_on()

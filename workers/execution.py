@@ -46,6 +46,10 @@ from workers.worker import Worker
 log = logging.getLogger("optimizer.execution")
 
 
+class NotBegun:
+    """RabbitMQ took no entry in the books in time."""
+
+
 class Execution:
     """Takes single jobs of one provider from delivery to acknowledgement."""
 
@@ -114,18 +118,15 @@ class Execution:
 
     async def _run(self, delivery: Delivery, call: Call) -> Executed:
         job = call.job
-        await self._telling.enter_doubtful(job, call.run.doubtful)
         # An earlier call of this flight may still be on its way out: it has lost its claim and its place.
         mine = self._underway.running[job.fingerprint] = Running(job.waiter.key, [delivery])
         try:
-            # Nothing starts that is not in the books.
-            if not await self._telling.write_ahead(call, self._provider.timeout_s):
-                executed = mine.executed = await self._not_begun(call)
-                return executed
             ended, seconds = await self._call_provider(call, mine.hurry)
             # Whatever happened to the connection meanwhile: one of these the broker counts as ours.
             carrier = next((d for d in mine.deliveries if d.is_held), delivery)
             match ended:
+                case NotBegun():
+                    executed = await self._not_begun(call)
                 case None:
                     executed = await self._called_off(carrier, call, seconds)
                 case Completion():
@@ -148,20 +149,28 @@ class Execution:
 
     async def _call_provider(
         self, call: Call, hurry: asyncio.Event
-    ) -> tuple[Completion | Failure | None, float]:
-        """The call and its duration in seconds; None in place of an end when nobody wants it any more."""
+    ) -> tuple[Completion | Failure | NotBegun | None, float]:
+        """The call and its duration in seconds; None in place of an end when nobody wants it any more.
+
+        The claim is renewed from its first moment: to enter it in the books can take seconds, too.
+        """
         loop = asyncio.get_running_loop()
         began = loop.time()
         async with asyncio.TaskGroup() as group:
-            ending = group.create_task(
-                self._client.call(call.job, call.run.account, call.run.key_index, call.id),
-                name="provider call",
-            )
+            ending = group.create_task(self._begin_and_call(call), name="provider call")
             renewing = group.create_task(self._renew(call, ending, hurry), name="renew claim")
             await asyncio.wait({ending})
             renewing.cancel()
-        ended = None if ending.cancelled() else ending.result()
-        return ended, loop.time() - began
+        return (None, loop.time() - began) if ending.cancelled() else ending.result()
+
+    async def _begin_and_call(self, call: Call) -> tuple[Completion | Failure | NotBegun, float]:
+        """Nothing starts that is not in the books."""
+        await self._telling.enter_doubtful(call.job, call.run.doubtful)
+        if not await self._telling.write_ahead(call, self._provider.timeout_s):
+            return NotBegun(), 0.0
+        began = asyncio.get_running_loop().time()
+        ended = await self._client.call(call.job, call.run.account, call.run.key_index, call.id)
+        return ended, asyncio.get_running_loop().time() - began
 
     async def _renew(self, call: Call, ending: "asyncio.Task[Any]", hurry: asyncio.Event) -> None:
         leases = self._permits.leases_of(call.run.account, call.model, call.terms)

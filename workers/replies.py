@@ -50,6 +50,7 @@ class Replies:
         self._publisher = publisher
         self._events = events
         self._clock = clock
+        self._looking: set[asyncio.Task[None]] = set()
 
     async def send(self, answers: Sequence[Answer]) -> list[Waiter]:
         """Replies to all; returns those who are served: the reply is confirmed, or its queue is not there."""
@@ -91,12 +92,25 @@ class Replies:
                     then(Reached.YES)
                 # For a queue whose node is down RabbitMQ 4 refuses, and RabbitMQ 3 returns. The client takes
                 # another queue and asks again under it: a `hit`.
+                case Published.RETURNED | Published.REFUSED if not _may_come_back(waiter, self._clock.now()):
+                    then(Reached.YES)
                 case Published.RETURNED | Published.REFUSED:
-                    then(Reached.AWAY if _may_come_back(waiter, self._clock.now()) else Reached.YES)
+                    self._look_for(waiter.reply_to or "", then)
                 case Published.NOWHERE | Published.LOST:
                     then(Reached.NO)
 
         self._publisher.send(Outgoing("", waiter.reply_to, body, correlation_id=waiter.id), published)
+
+    def _look_for(self, queue: str, then: Callable[[Reached], None]) -> None:
+        """A durable request's queue that is gone was deleted by whoever took the reply before."""
+
+        async def look() -> None:
+            stands = await self._publisher.has_queue(queue)
+            then({True: Reached.NO, False: Reached.YES, None: Reached.AWAY}[stands])
+
+        task = asyncio.create_task(look(), name=f"look for {queue}")
+        self._looking.add(task)
+        task.add_done_callback(self._looking.discard)
 
     def _tell(self, waiter: Waiter, reply: Reply) -> None:
         common = {"agent": waiter.agent, "request_id": waiter.id, "priority": waiter.priority.value}

@@ -14,11 +14,18 @@ from typing import Any
 import httpx
 
 ROOT = Path(__file__).parents[2]
-PORTS = ("AMQP", "MANAGEMENT", "REDIS", "GATEWAY", "SIMULATOR")
+NODES = ("rabbit1", "rabbit2", "rabbit3")
+PORTS = (
+    "AMQP", "MANAGEMENT", "REDIS", "GATEWAY", "SIMULATOR",
+    *(f"{node.upper()}{what}" for node in NODES for what in ("", "_MANAGEMENT")),
+)  # fmt: skip
 
 
 class Stack:
-    def __init__(self) -> None:
+    """The fleet under some of the profiles that have an env-file in examples/compose."""
+
+    def __init__(self, *profiles: str) -> None:
+        self.profiles = profiles
         self.project = f"optimizer-test-{secrets.token_hex(4)}"
         self._ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
         self._environ = {
@@ -28,7 +35,9 @@ class Stack:
 
     @property
     def amqp_url(self) -> str:
-        return f"amqp://guest:guest@127.0.0.1:{self._ports['AMQP']}/"
+        names = [node.upper() for node in NODES] if "cluster" in self.profiles else ["AMQP"]
+        hosts = ",".join(f"127.0.0.1:{self._ports[name]}" for name in names)
+        return f"amqp://guest:guest@{hosts}/"
 
     @property
     def gateway_url(self) -> str:
@@ -37,7 +46,9 @@ class Stack:
     def compose(self, *arguments: str, environ: Mapping[str, str] | None = None) -> str:
         """Runs docker compose; what it says is the error when it fails."""
         # --env-file: a .env of whoever runs the tests is theirs, keys and all.
-        ours = ("--env-file", os.devnull, "-p", self.project, "-f", str(ROOT / "compose.yaml"))
+        ours = ["--env-file", os.devnull, "-p", self.project, "-f", str(ROOT / "compose.yaml")]
+        for profile in self.profiles:
+            ours += ["--env-file", str(ROOT / f"examples/compose/{profile}.env"), "--profile", profile]
         return self._docker("compose", *ours, *arguments, environ=environ)
 
     def up(self, *arguments: str, replicas: int = 3, environ: Mapping[str, str] | None = None) -> None:
@@ -55,16 +66,39 @@ class Stack:
         found: list[dict[str, Any]] = json.loads(self._docker("inspect", *ids)) if ids else []
         return found
 
+    def docker(self, *arguments: str, service: str) -> str:
+        """Runs a docker command on the one container of a service."""
+        return self._docker(*arguments, f"{self.project}-{service}-1")
+
+    def inside(self, service: str, *command: str) -> str:
+        """Runs a command in the container of a service."""
+        return self._docker("exec", f"{self.project}-{service}-1", *command)
+
+    def cut_off(self, service: str) -> None:
+        """Takes the container out of the network, so that nobody reaches it and nobody is told."""
+        self._docker("network", "disconnect", f"{self.project}_default", f"{self.project}-{service}-1")
+
+    def join_again(self, service: str) -> None:
+        network, container = f"{self.project}_default", f"{self.project}-{service}-1"
+        self._docker("network", "connect", "--alias", service, network, container)
+
     def down(self) -> None:
         self.compose("--profile", "*", "down", "--volumes", "--remove-orphans")
         subprocess.run(["docker", "image", "rm", self.project], capture_output=True, check=False)  # noqa: S607
 
-    def management(self, path: str) -> Any:
-        return self._get("MANAGEMENT", f"/api/{path}", auth=("guest", "guest"))
+    def management(self, path: str, node: str = "") -> Any:
+        """What RabbitMQ's management API says; `node` names one of a cluster."""
+        port = f"{node.upper()}_MANAGEMENT" if node else "MANAGEMENT"
+        return self._get(port, f"/api/{path}", auth=("guest", "guest"), timeout=30)
 
     def summary(self) -> Any:
         """The simulated provider's ledger in figures."""
         return self._get("SIMULATOR", "/_simulator/summary")
+
+    def ledger(self) -> list[dict[str, Any]]:
+        """The simulated provider's ledger, call by call."""
+        entries: list[dict[str, Any]] = self._get("SIMULATOR", "/_simulator/ledger", timeout=60)["entries"]
+        return entries
 
     def simulate(self, **settings: object) -> None:
         """Empties the ledger and changes the provider."""
@@ -87,9 +121,9 @@ class Stack:
 
 
 @contextmanager
-def running_stack() -> Iterator[Stack]:
+def running_stack(*profiles: str) -> Iterator[Stack]:
     """Built and up with three replicas; gone at the end, volumes and all."""
-    stack = Stack()
+    stack = Stack(*profiles)
     try:
         stack.compose("build")
         stack.up()

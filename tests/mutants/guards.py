@@ -89,8 +89,8 @@ _SETTLING: Final = (
         "the waiter of a job is unknown to a Redis that was emptied",
         "settle",
         _COMMIT,
-        "remember(a.key, a.waiter, a.deadline)\nif not repeated then",
-        "if not repeated then",
+        "remember(a.key, a.waiter, a.deadline)\n",
+        "",
         ("tests/broker/test_commit.py::test_after_a_flush_the_jobs_own_waiter_is_answered",),
     ),
     Mutant(
@@ -188,8 +188,8 @@ _BOOKS: Final = (
         "a call is made that is not in the books",
         "books",
         "workers/execution.py",
-        "if not await self._telling.write_ahead(call):",
-        "if not await self._telling.write_ahead(call) and False:",
+        "if not await self._telling.write_ahead(call, self._provider.timeout_s):",
+        "if not await self._telling.write_ahead(call, self._provider.timeout_s) and False:",
         ("tests/test_books.py::test_nothing_is_called_while_rabbitmq_takes_no_entries",),
     ),
     Mutant(
@@ -202,4 +202,66 @@ _BOOKS: Final = (
     ),
 )
 
-MUTANTS: Final = (*_FENCES, *_SETTLING, *_RESERVES, *_SIGNS_OF_LIFE, *_BOOKS)
+_ACKS: Final = (
+    Mutant(
+        "what is sent on is acknowledged before it is confirmed",
+        "ack",
+        "workers/moving.py",
+        "        if await self.published(delivery, message):\n            delivery.ack()",
+        "        delivery.ack()\n        if await self._worker.publisher.publish(message):\n            pass",
+        (
+            "tests/crash/test_front_dies.py::test_a_front_that_dies_before_its_publish_is_confirmed_is_followed_by_one_that_leads_again",
+        ),
+    ),
+    Mutant(
+        "a job is acknowledged before its replies are confirmed",
+        "ack",
+        "workers/telling.py",
+        "        reached = await self._replies.send_all(answers)\n        served",
+        "        delivery.ack()\n        reached = await self._replies.send_all(answers)\n        served",
+        (
+            "tests/crash/test_backend_dies.py::test_a_backend_that_dies_after_its_commit_leaves_only_the_telling_to_the_next",
+        ),
+    ),
+    Mutant(
+        "a hit is acknowledged before its reply is confirmed",
+        "ack",
+        "workers/front.py",
+        "                self._replies.tell(plan.answer,",
+        "                plan.delivery.ack()\n                self._replies.tell(plan.answer,",
+        (
+            "tests/crash/test_front_dies.py::test_a_front_that_dies_around_its_reply_to_a_request_sent_again_costs_nothing",
+        ),
+    ),
+)
+
+_CONFIRMS: Final = (
+    Mutant(
+        "a refused publish counts as confirmed",
+        "confirm",
+        "producer_sdk/transport.py",
+        "    Confirmed.NACK: Published.REFUSED,",
+        "    Confirmed.NACK: Published.CONFIRMED,",
+        ("tests/test_books.py::test_nothing_is_called_while_rabbitmq_takes_no_entries",),
+    ),
+    Mutant(
+        "what was lost with its connection counts as confirmed",
+        "confirm",
+        "producer_sdk/transport.py",
+        "        lost_as = Published.NOWHERE if missing else Published.LOST",
+        "        lost_as = Published.NOWHERE if missing else Published.CONFIRMED",
+        (
+            "tests/sdk/test_both_clients_reconnecting.py::test_a_request_whose_confirm_was_lost_is_sent_again_under_its_id",
+        ),
+    ),
+    Mutant(
+        "a client that connects again does not ask again",
+        "confirm",
+        "producer_sdk/core.py",
+        "return [self._transmit(request_id, call, now) for request_id, call in self._pending.items()]",
+        "return []",
+        ("tests/sdk/test_core.py::test_a_reconnect_sends_everything_pending_at_once",),
+    ),
+)
+
+MUTANTS: Final = (*_ACKS, *_CONFIRMS, *_FENCES, *_SETTLING, *_RESERVES, *_SIGNS_OF_LIFE, *_BOOKS)

@@ -2,12 +2,14 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import count
 
 from producer_sdk import AsyncOptimizer, OptimizerError
 from sandbox.simulator import SimulatorProcess
+from tests.support.house import House
+from tests.support.resting import at_rest
 from tests.support.waiting import until
 
 AGENTS = 8
@@ -50,11 +52,15 @@ class Load:
 
 
 @asynccontextmanager
-async def under_load(agent: Callable[[str], AsyncOptimizer], agents: int = 2) -> AsyncIterator[Load]:
-    """The agents' load; it stops at the end, and every request has its answer then."""
+async def under_load(house: House, agents: int = 2) -> AsyncIterator[Load]:
+    """The agents' load; it stops at the end. Then every request has its answer, and the house is at rest.
+
+    The workers must live until then: what was published twice for want of a confirm is a second job, which
+    one of them has to take.
+    """
     async with AsyncExitStack() as stack:
         names = [f"agent-{n}" for n in range(agents)]
-        load = Load([await stack.enter_async_context(agent(name)) for name in names])
+        load = Load([await stack.enter_async_context(house.agent(name)) for name in names])
         asking = [asyncio.create_task(load.ask()) for _ in range(AGENTS)]
         try:
             await load.goes_on()
@@ -66,6 +72,7 @@ async def under_load(agent: Callable[[str], AsyncOptimizer], agents: int = 2) ->
                 task.cancel()
     assert load.errors == []
     assert load.answered == agents * load.prompts
+    await at_rest(house)
 
 
 def bought(simulator: SimulatorProcess) -> int:

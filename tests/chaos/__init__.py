@@ -1,0 +1,1 @@
+"""Workers die by the hundred under load, brokers fail, and every call and request is accounted for."""

@@ -1,0 +1,214 @@
+"""The stand-in for Redis held against the real one: the same calls, the same answers, the same content."""
+
+import math
+import time
+from typing import TYPE_CHECKING, Any
+
+import msgpack
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from redis import Redis
+
+from broker.scripting import pack
+from tests.model.lua import LuaScripts, sources
+from tests.support.house import House
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+TIME = "redis.call('TIME')"
+LIMITS = (
+    {"kind": "lease", "key": "o1:lease", "amount": 1, "name": "lease"},
+    {"kind": "sliding", "key": "o1:sliding", "amount": 5, "window_s": 60, "unit": "requests", "cost": 2.5,
+     "name": "sliding"},
+    {"kind": "fixed", "key": "o1:fixed", "amount": 9, "window_s": 60, "offset_s": 0, "unit": "tokens",
+     "cost": 3, "name": "fixed"},
+)  # fmt: skip
+RATE = {"key": "o1:rate", "amount": 2, "window_s": 60.0, "name": "rate"}
+RELATIVE = ("permit:", "used", "request:", "sliding", "closed")
+"""Keys that end some time after they were written, by Redis's own clock; the others end at an instant."""
+
+texts = st.sampled_from(["r1", "r2", "r3"])
+tokens = st.sampled_from(["t1", "t2", "t3"])
+calls = st.one_of(
+    st.tuples(
+        st.just("admit"), texts, st.fixed_dictionaries({
+            "rank": st.integers(0, 2), "durable": st.booleans(), "max_age_s": st.sampled_from([0, 5, 600]),
+            "keep_s": st.sampled_from([0, 5, 600.5]), "backoff_s": st.just(30.0),
+            "longest_backoff_s": st.just(600.0), "limits": st.sampled_from([(), (RATE,)]),
+        })),
+    st.tuples(st.just("claim"), texts, st.fixed_dictionaries({
+        "worker": st.sampled_from(["w1", "w2"]), "token": tokens, "limits": st.sampled_from([(), LIMITS]),
+    })),
+    st.tuples(st.just("renew"), texts, st.fixed_dictionaries({"worker": st.just("w1"), "token": tokens})),
+    st.tuples(
+        st.just("commit"), texts, st.fixed_dictionaries({
+            "token": tokens, "ok": st.booleans(), "outcome": st.sampled_from(["a", "b"]),
+            "events": st.sampled_from(["", "e"]), "keep_s": st.sampled_from([0, 600]),
+            "shared_s": st.sampled_from([0, 5]), "ago": st.sampled_from([0, 20]),
+            "retry_in": st.sampled_from([None, 1]),
+            "bill": st.sampled_from([{}, {"requests": 1.0}, {"requests": 0.1, "tokens": 7}]),
+        })),
+    st.tuples(
+        st.just("release"), texts, st.fixed_dictionaries({
+            "token": tokens, "billed": st.booleans(), "sent": st.booleans(),
+            "parked_until": st.just(0.0), "closes_for": st.sampled_from([None, 7]),
+        })),
+    st.tuples(st.just("settle"), texts, st.fixed_dictionaries({"events": st.booleans()})),
+    st.tuples(st.just("cancel"), texts, st.just({})),
+)  # fmt: skip
+steps = st.lists(st.tuples(calls, st.sampled_from([0.0, 0.25, 4.0, 16.0, 61.0, 700.0])), max_size=25)
+
+
+class Pair:
+    """The real Redis and the stand-in, with one clock that the test turns."""
+
+    def __init__(self, redis: Redis) -> None:
+        told = sources({TIME: "{ARGV[2], ARGV[3]}"})
+        self.redis = redis
+        self._hashes = {name: redis.script_load(text) for name, text in told.items()}
+        self.standin = LuaScripts(sources())
+        self.now = math.floor(time.time()) + 10.0
+        redis.flushdb()
+
+    def run(self, script: str, name: str, details: dict[str, Any]) -> None:
+        packed = pack(self._arguments(script, name, details))
+        self.standin.now = self.now
+        answer = self.standin.evaluate(script, "" if script == "cancel" else "f", packed)
+        keys = self.standin.keys("" if script == "cancel" else "f")
+        second, micros = divmod(round(self.now * 1e6), 1_000_000)
+        real = self.redis.evalsha(self._hashes[script], 3, *keys, packed, str(second), str(micros))
+        assert sorted(map(_unordered, answer)) == sorted(map(_unordered, real))
+        self._compare()
+
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+        for key, _, end in self.standin.frozen:
+            if end is not None and end <= self.now:
+                self.redis.delete(key)
+        self.standin.frozen = tuple(e for e in self.standin.frozen if e[2] is None or e[2] > self.now)
+
+    def _compare(self) -> None:
+        held = {key: (value, end) for key, value, end in self.standin.frozen}
+        keys: Any = self.redis.keys("*")
+        assert sorted(held) == sorted(key.decode() for key in keys)
+        for key, (value, end) in held.items():
+            assert _plain(value) == self._content(key), key
+            real_end = self.redis.expiretime(key)
+            assert (end is None) == (real_end == -1), key
+            if end is not None and not any(part in key for part in RELATIVE):
+                assert end == real_end, key
+
+    def _content(self, key: str) -> Any:
+        redis: Any = self.redis
+        match redis.type(key):
+            case b"hash":
+                return {field: _unordered(value) for field, value in redis.hgetall(key).items()}
+            case b"zset":
+                return dict(redis.zrange(key, 0, -1, withscores=True))
+            case _:
+                return _unordered(redis.get(key))
+
+    def _arguments(self, script: str, name: str, details: dict[str, Any]) -> dict[str, Any]:
+        deadline = math.floor(self.now / 100) * 100 + {"r1": 50.0, "r2": 150.0, "r3": 2000.0}[name]
+        waiter = pack({"deadline": deadline, "tell_waits": name == "r2"})
+        common = {"key": f"a/{name}", "waiter": waiter, "deadline": deadline, **details}
+        match script:
+            case "claim":
+                account = {"name": "main", "limits": [], "keys": [{"closed": []}], "closed": ["o1:closed"]}
+                return common | {
+                    "lease_s": 15.0, "max_spends": 2, "call": pack({"call": details["token"]}), "closed": [],
+                    "permit_key": f"o1:permit:{details['token']}", "paused": [], "accounts": [account],
+                    "used_key": "o1:used",
+                }  # fmt: skip
+            case "renew":
+                return common | {
+                    "lease_s": 15.0,
+                    "started": self.now,
+                    "call": pack({}),
+                    "leases": ["o1:lease"],
+                }
+            case "commit":
+                retry_at = self.now + details["retry_in"] if details["retry_in"] else 0
+                started = self.now - details["ago"]
+                return common | {
+                    "started": started, "retry_at": retry_at, "permit_key": f"o1:permit:{details['token']}"
+                }  # fmt: skip
+            case "release":
+                until = self.now + (details["closes_for"] or 0)
+                closed = [{"key": "o1:closed", "until_": until}] if details["closes_for"] else []
+                return common | {"closed": closed, "permit_key": f"o1:permit:{details['token']}"}
+            case "settle":
+                waiters = [{"key": f"a/{name}", "deadline": deadline}]
+                return {"waiters": waiters, "keep_s": 0.0, **details}
+            case _:
+                return common
+
+
+def _plain(value: Any) -> Any:
+    if not isinstance(value, tuple):
+        return _unordered(value.encode("latin-1"))
+    return {
+        name.encode("latin-1"): _unordered(v.encode("latin-1")) if isinstance(v, str) else v
+        for name, v in value
+    }
+
+
+def _unordered(text: bytes) -> Any:
+    """Packed tables in some order of their own: Lua's. What is none is a text."""
+    if text[:1] and text[0] >= 0x80:
+        return repr(_sorted(msgpack.unpackb(text, strict_map_key=False)))
+    try:
+        return repr(float(text))
+    except ValueError:
+        return repr(text)
+
+
+def _sorted(value: Any) -> Any:
+    if isinstance(value, dict):
+        return sorted((k, _sorted(v)) for k, v in value.items())
+    return [_sorted(v) for v in value] if isinstance(value, list) else value
+
+
+@pytest.fixture
+def redis(own_redis: House) -> "Iterator[Redis]":
+    with Redis.from_url(own_redis.redis_url) as redis:
+        yield redis
+
+
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(history=steps)
+def test_any_run_of_the_scripts_is_the_same_on_both(
+    redis: Redis, history: list[tuple[tuple[str, str, dict[str, Any]], float]]
+) -> None:
+    pair = Pair(redis)
+    for (script, name, details), pause_s in history:
+        pair.run(script, name, details)
+        pair.wait(pause_s)
+
+
+def test_a_whole_life_of_a_flight_is_the_same_on_both(redis: Redis) -> None:
+    pair = Pair(redis)
+    admission = {
+        "rank": 1, "durable": False, "max_age_s": 600, "keep_s": 600, "backoff_s": 30.0,
+        "longest_backoff_s": 600.0, "limits": (),
+    }  # fmt: skip
+    result = {
+        "token": "t2", "ok": True, "outcome": "a", "events": "e", "keep_s": 600, "shared_s": 0, "ago": 1,
+        "retry_in": None, "bill": {"requests": 1.0, "tokens": 7},
+    }  # fmt: skip
+    lifetime: list[tuple[str, str, dict[str, Any]]] = [
+        ("admit", "r3", admission),
+        ("admit", "r2", admission),
+        ("claim", "r3", {"worker": "w1", "token": "t1", "limits": LIMITS}),
+        ("renew", "r3", {"worker": "w1", "token": "t1"}),
+        ("claim", "r3", {"worker": "w2", "token": "t2", "limits": LIMITS}),
+        ("commit", "r3", result),
+        ("settle", "r3", {"events": True}),
+        ("cancel", "r2", {}),
+        ("admit", "r3", admission),
+    ]
+    for number, (script, name, details) in enumerate(lifetime):
+        pair.run(script, name, details)
+        pair.wait(20.0 if number == 3 else 0.0)
