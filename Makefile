@@ -36,6 +36,10 @@ demo: setup ## 28 agents through a real RabbitMQ, a real Redis and real HTTP (WO
 test: setup ## All tests, against a real RabbitMQ and a real Redis; three processes, each with its own
 	@$(BIN)/python -m pytest $(or $(ARGS),-n 3 --dist worksteal)
 
+.PHONY: test-long
+test-long: setup ## Brokers stopped, killed, cut off, filled and failing over, and workers rolled, under load (6 minutes)
+	@$(BIN)/python -m pytest -m long $(or $(ARGS),-n 2 --dist loadfile)
+
 .PHONY: test-matrix
 test-matrix: setup ## The tests on this machine's RabbitMQ and Redis, then on Docker's; needs both
 	@sh tools/test-matrix $(BIN)/python $(or $(ARGS),-n 3 --dist worksteal)

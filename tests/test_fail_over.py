@@ -5,7 +5,6 @@ for each flight that was in flight then.
 """
 
 import asyncio
-import os
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,17 +16,13 @@ from redis.exceptions import ConnectionError as RedisAway
 
 from broker.flights import Flights, StateAway
 from broker.opening import is_sentinel, open_redis
-from sandbox.nodes import programs
 from sandbox.simulator import Latency, SimulatorProcess
 from tests.support.fleets import provider
 from tests.support.house import House, echo_of
 from tests.support.sentinel import Watched, watched_redis
 from tests.support.waiting import until
 
-pytestmark = pytest.mark.skipif(
-    programs.redis_server(os.environ) is None,
-    reason="redis-server is not installed; tests/containers/sentinel.py does without",
-)
+pytestmark = pytest.mark.long
 
 AT_ONCE = 8
 QUESTIONS = 60

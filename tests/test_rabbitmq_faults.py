@@ -26,6 +26,8 @@ from topology import names
 from topology.fleet import Fleet
 from topology.names import Priority
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Restartable]:

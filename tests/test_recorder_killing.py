@@ -22,6 +22,8 @@ from tests.support.waiting import until
 from topology import names
 from topology.messages import Event
 
+pytestmark = pytest.mark.long
+
 KILLS = 5
 EVENTS_EACH = 600
 KILLED_AFTER_S = 1.0

@@ -21,6 +21,8 @@ from tests.support.waiting import until
 from topology.fleet import Fleet
 from topology.messages import Event
 
+pytestmark = pytest.mark.long
+
 PATIENCE_S = 1.0
 Fault = Callable[[RedisNode, Redis], AbstractAsyncContextManager[None]]
 

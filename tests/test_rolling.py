@@ -19,6 +19,8 @@ from tests.support.processes import ROOT, Worker, start_worker
 from tests.support.resting import at_rest
 from topology import names
 
+pytestmark = pytest.mark.long
+
 ROLES = ("front", "backend:simulated")
 PROMPTS = [f"Of the next version {n}" for n in range(40)]
 

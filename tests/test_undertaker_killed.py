@@ -12,6 +12,8 @@ from tests.support.house import House
 from tests.test_undertaker import OK
 from topology import names
 
+pytestmark = pytest.mark.long
+
 
 async def answered(m: Morgue) -> None:
     """A flight with an answer that one waiter has not got."""

@@ -12,6 +12,7 @@ from sandbox.nodes.errors import NodeError, NodeFailed
 from sandbox.nodes.ports import is_free, remembered_ports, settle_ports
 from sandbox.nodes.processes import Process, find_again, launch, wait_until
 
+_TRIES = 3
 _START_LIMIT = 90.0
 _ADOPTION_LIMIT = 20.0
 _STOP_GRACE = 30.0
@@ -70,19 +71,25 @@ class Node(ABC):
         if self._adopt():
             return
         self._ports = settle_ports(self._ports_file, self._wanted)
-        plan = self._prepare()
         try:
-            self._process = launch(
-                plan.command,
-                environ=plan.environ,
-                folder=self.folder,
-                output=self._output,
-                pid_file=self._pid_file,
-            )
-            self._wait_for_answer(self._process)
+            for tries_left in reversed(range(_TRIES)):
+                process = self._process = self._launch(self._prepare())
+                answered = wait_until(lambda: not process.alive or self._answers(), _START_LIMIT)  # noqa: B023
+                if process.alive or not tries_left or not self._was_bad_luck():
+                    break
+            self._check(process, answered=answered)
         except BaseException:
             self.stop()
             raise
+
+    def _launch(self, plan: Launch) -> Process:
+        return launch(
+            plan.command,
+            environ=plan.environ,
+            folder=self.folder,
+            output=self._output,
+            pid_file=self._pid_file,
+        )
 
     def stop(self) -> None:
         """Stop the server in order, by force after 30 seconds; harmless when it is not started.
@@ -154,8 +161,11 @@ class Node(ABC):
         # A killed process is a zombie before the last of its threads has let go of its sockets.
         wait_until(lambda: all(is_free(port) for port in self._ports.values()), _PORTS_LIMIT)
 
-    def _wait_for_answer(self, process: Process) -> None:
-        answered = wait_until(lambda: not process.alive or self._answers(), _START_LIMIT)
+    def _was_bad_luck(self) -> bool:
+        """Whether a server that ended while it started may well start when it is tried again."""
+        return False
+
+    def _check(self, process: Process, *, answered: bool) -> None:
         if not process.alive:
             raise NodeFailed(f"{self.title} ended while it started\n{self._tail()}")
         if not answered:

@@ -142,6 +142,11 @@ class RabbitNode(Node):
         return _speaks_amqp(self._ports["amqp"]) and _has_overview(self._ports["management"])
 
     @override
+    def _was_bad_luck(self) -> bool:
+        """Erlang starts epmd and does not wait until it listens; a busy machine can be too late for it."""
+        return "register/listen error" in self._output.read_text(encoding="utf-8", errors="replace")
+
+    @override
     def _before_stop(self) -> None:
         """Spare the node a wait of five seconds, a deadlock in RabbitMQ's own shutdown.
 

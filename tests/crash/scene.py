@@ -101,6 +101,11 @@ class Scene:
         """
         await at_rest(self.house, _REST_S)
         await self.nursery.drain()
+        if await unrest(self.house):  # a second copy of a job, which was in somebody's hands and is back now
+            await self.nursery.start("front")
+            await self.nursery.start(POOL)
+            await at_rest(self.house, _REST_S)
+            await self.nursery.drain()
         await at_rest(self.house, _REST_S)
         await self._fence()
         ledger = self.calls()
