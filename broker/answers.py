@@ -42,17 +42,26 @@ class Wait:
     limit: str
 
 
+Doubts = tuple[Mapping[str, Any], ...]
+"""Calls of which nobody knows the end, by what their claimants have left to report them."""
+
 Admitted = Hit | Joined | Lead | Wait
 
 
 @dataclass(frozen=True)
 class Expired:
-    """Nobody waits any more."""
+    """Nobody waits any more. `events` are still to be published; `doubts` as of `Spent`."""
+
+    events: bytes = b""
+    doubts: Doubts = ()
 
 
 @dataclass(frozen=True)
 class Done:
-    """There is an outcome, and `waiters` have not got it. `events` is what is still to be published."""
+    """There is an outcome, and `waiters` have not got it.
+
+    `events` is what is still to be published, one packed after the other.
+    """
 
     outcome: Outcome
     payer: str
@@ -80,7 +89,7 @@ class Spent:
 
     spends: int
     started: float
-    doubtful: Mapping[str, Any] | None
+    doubts: Doubts
 
 
 @dataclass(frozen=True)
@@ -94,14 +103,14 @@ class Later:
 
 @dataclass(frozen=True)
 class Run:
-    """Call the provider now. `doubtful` is an earlier call of which nobody knows the end."""
+    """Call the provider now, once the `doubts` of earlier claims are in the books."""
 
     account: str
     key_index: int
     started: float
     attempt: int
     latest_deadline: float
-    doubtful: Mapping[str, Any] | None
+    doubts: Doubts
 
 
 Claimed = Expired | Done | Own | Busy | Spent | Later | Run
@@ -179,26 +188,26 @@ def admitted(answer: list[bytes]) -> Admitted:
 def claimed(answer: list[bytes]) -> Claimed:
     """Reads what `claim.lua` answered."""
     match answer:
-        case [b"expired"]:
-            return Expired()
+        case [b"expired", events, doubts]:
+            return Expired(events, _doubts(doubts))
         case [b"done", outcome, payer, events, *waiters]:
             return Done(Outcome.from_bytes(outcome), payer.decode(), events, _waiters(waiters))
         case [b"own", token]:
             return Own(token.decode())
         case [b"busy", until]:
             return Busy(float(until))
-        case [b"spent", spends, started, doubtful]:
-            return Spent(int(spends), float(started), _call(doubtful))
+        case [b"spent", spends, started, doubts]:
+            return Spent(int(spends), float(started), _doubts(doubts))
         case [b"later", until, limit, *waiters]:
             return Later(float(until), limit.decode(), _waiters(waiters))
-        case [b"run", account, key, started, attempt, latest, doubtful]:
+        case [b"run", account, key, started, attempt, latest, doubts]:
             return Run(
                 account.decode(),
                 int(key),
                 float(started),
                 int(attempt),
                 float(latest),
-                _call(doubtful),
+                _doubts(doubts),
             )
         case _:
             raise AssertionError(f"claim.lua answered {answer[:1]}")
@@ -249,5 +258,7 @@ def _waiters(packed: Sequence[bytes]) -> tuple[Waiter, ...]:
     return tuple(Waiter.from_bytes(blob) for blob in packed)
 
 
-def _call(packed: bytes) -> Mapping[str, Any] | None:
-    return msgpack.unpackb(packed) if packed else None
+def _doubts(packed: bytes) -> Doubts:
+    unpacker = msgpack.Unpacker()
+    unpacker.feed(packed)
+    return tuple(unpacker)

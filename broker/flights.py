@@ -178,18 +178,14 @@ class Flights:
         return answer[0] == b"mine", int(answer[1])
 
     async def settle(
-        self, fingerprint: str, waiters: Sequence[Waiter], *, events: bool = False, keep_s: float = 0.0
+        self, fingerprint: str, waiters: Sequence[Waiter], *, events: bytes = b"", keep_s: float = 0.0
     ) -> None:
-        """Marks waiters as served, and the events as published.
+        """Marks waiters as served, and these events, as the record had them, as published.
 
         The record is kept for another `keep_s` seconds at least, for those who are still to be served.
         """
-        await self._scripts.run("settle", fingerprint, **_settlement(waiters, events, keep_s))
-
-    async def settle_all(self, settlements: Sequence[tuple[str, Sequence[Waiter], bool]]) -> None:
-        """`settle` for several flights, in one round trip."""
-        calls = [(flight, _settlement(waiters, events)) for flight, waiters, events in settlements]
-        await self._scripts.run_all("settle", calls)
+        served = [{"key": w.key, "deadline": w.deadline} for w in waiters]
+        await self._scripts.run("settle", fingerprint, waiters=served, events=events, keep_s=keep_s)
 
     async def cancel(self, keys: Sequence[str]) -> list[Cancelled]:
         """Calls requests off, by their waiters' keys; all in one round trip, in their order."""
@@ -252,11 +248,6 @@ class Flights:
             "longest_backoff_s": LONGEST_BACKOFF_S,
             "limits": admission.limits,
         }
-
-
-def _settlement(waiters: Sequence[Waiter], events: bool, keep_s: float = 0.0) -> dict[str, Any]:
-    served = [{"key": w.key, "deadline": w.deadline} for w in waiters]
-    return {"waiters": served, "events": events, "keep_s": keep_s}
 
 
 def _of(waiter: Waiter) -> dict[str, Any]:

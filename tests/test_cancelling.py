@@ -157,9 +157,9 @@ async def test_a_worker_that_was_not_told_finds_out_when_it_renews(
 # shared ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("gone", "stays", "source"), [(1, 0, "provider"), (0, 1, "dedupe")])
+@pytest.mark.parametrize(("gone", "stays"), [(1, 0), (0, 1)])
 async def test_one_of_two_who_share_a_call_leaves_and_the_other_is_answered(
-    house: House, simulator: SimulatorProcess, gone: int, stays: int, source: str
+    house: House, simulator: SimulatorProcess, gone: int, stays: int
 ) -> None:
     fleet = house.simulated(simulator.base_url)
 
@@ -175,7 +175,7 @@ async def test_one_of_two_who_share_a_call_leaves_and_the_other_is_answered(
         async with house.workers(fleet, BACKEND):
             reply = await asked[stays]
 
-    assert (reply.status, reply.source) == ("ok", source)
+    assert (reply.status, reply.source) == ("ok", "provider")
     assert [call.outcome for call in simulator.ledger()] == ["ok"]
 
 

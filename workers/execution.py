@@ -114,7 +114,7 @@ class Execution:
             case Spent():
                 return await self._telling.tell_spent(delivery, job, terms.token, claimed)
             case Expired():
-                return await self._telling.tell_expired(delivery, job)
+                return await self._telling.tell_expired(delivery, job, claimed)
 
     async def _run(self, delivery: Delivery, call: Call) -> Executed:
         job = call.job
@@ -165,7 +165,7 @@ class Execution:
 
     async def _begin_and_call(self, call: Call) -> tuple[Completion | Failure | NotBegun, float]:
         """Nothing starts that is not in the books."""
-        await self._telling.enter_doubtful(call.job, call.run.doubtful)
+        await self._telling.enter_doubtful(call.job, *call.run.doubts)
         if not await self._telling.write_ahead(call, self._provider.timeout_s):
             return NotBegun(), 0.0
         began = asyncio.get_running_loop().time()

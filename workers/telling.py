@@ -1,9 +1,12 @@
 """Telling what a flight came to: its events, and the replies to everybody who waits."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Final
 
-from broker.answers import Done, Spent, Stored
+import msgpack
+
+from broker.answers import Done, Expired, Spent, Stored
 from broker.flights import LEASE_S, Result, StateAway
 from producer_sdk.transport import Delivery
 from topology.errors import ErrorType
@@ -16,6 +19,7 @@ from workers.worker import Worker
 
 _CLOCKS_APART_S: Final = 1.0
 """Redis judged the deadline; our copy of its clock is read each second."""
+_NOTHING_OWED: Final = Expired()
 _TOO_LATE: Final = error_outcome(
     ErrorType.DEADLINE_EXCEEDED,
     "deadline: it passed before a provider's permit or answer was there; submit the request again, with more "
@@ -35,7 +39,7 @@ class Telling:
 
     async def tell(self, delivery: Delivery, job: Job, ended: Done | Stored) -> Executed:
         """Publishes the events and every reply that is owed, marks who is served, acknowledges."""
-        published = bool(ended.events) and await self._worker.events.publish(ended.events)
+        published = await self._publish(ended.events)
         answers = [Answer(w, ended.outcome, _source(w, ended)) for w in ended.waiters]
         reached = await self._replies.send_all(answers)
         served = [w for w, word in zip(ended.waiters, reached, strict=True) if word is Reached.YES]
@@ -45,7 +49,7 @@ class Telling:
             await self._worker.flights.settle(job.fingerprint, served, events=published, keep_s=keep_s)
         except StateAway:
             return await self._moving.park(delivery, job, 0.0)
-        if Reached.NO in reached or (ended.events and not published):
+        if Reached.NO in reached or published != ended.events:
             return await self._moving.park(delivery, job, 0.0)  # the rest later: it is `done` then
         if Reached.AWAY in reached:
             return await self._moving.park(delivery, job, AWAY_S)
@@ -54,7 +58,7 @@ class Telling:
 
     async def tell_spent(self, delivery: Delivery, job: Job, token: str, spent: Spent) -> Executed:
         """The flight was bought as often as it may be, and nobody knows an end: its waiters get an error."""
-        doubt = self.doubt(job, spent.doubtful) if spent.doubtful else b""
+        doubts = b"".join(self._doubt(job, call) for call in spent.doubts)
         candidate = job.candidate
         outcome = error_outcome(
             ErrorType.PROVIDER_ERROR,
@@ -63,18 +67,25 @@ class Telling:
         )
         ended = await self._claims.until_decided(
             lambda: self._worker.flights.commit(
-                job.fingerprint, job.waiter, token, spent.started, Result(outcome, events=doubt)
+                job.fingerprint, job.waiter, token, spent.started, Result(outcome, events=doubts)
             )
         )
         if isinstance(ended, Stored):
             return await self.tell(delivery, job, ended)
         return await self._moving.park(delivery, job, 0.0)
 
-    async def tell_expired(self, delivery: Delivery, job: Job) -> Executed:
+    async def tell_expired(self, delivery: Delivery, job: Job, expired: Expired = _NOTHING_OWED) -> Executed:
         """Nobody waits any more: whoever did was told by its own timer; but a durable request has none.
 
-        One that was called off, and not too late, was told so then.
+        One that was called off, and not too late, was told so then. What the books are owed goes to them.
         """
+        await self.enter_doubtful(job, *expired.doubts)
+        published = await self._publish(expired.events)
+        if published:
+            with suppress(StateAway):  # then it goes out once more, some day
+                await self._worker.flights.settle(job.fingerprint, [], events=published)
+        if published != expired.events:
+            return await self._moving.park(delivery, job, 0.0)
         late_s = self._worker.clock.now() - job.waiter.deadline
         if job.waiter.durable and late_s > -_CLOCKS_APART_S:
             answer = Answer(job.waiter, _TOO_LATE, None)
@@ -103,12 +114,26 @@ class Telling:
             **facts,
         )
 
-    async def enter_doubtful(self, job: Job, call: Mapping[str, Any] | None, **facts: Any) -> None:
-        """Enters a call of which nobody knows whether it was billed; None: there was none."""
-        if call:
-            await self._worker.books.enter_packed(self.doubt(job, call, **facts))
+    async def enter_doubtful(self, job: Job, *calls: Mapping[str, Any], **facts: Any) -> None:
+        """Enters calls of which nobody knows whether they were billed."""
+        for call in calls:
+            await self._worker.books.enter_packed(self._doubt(job, call, **facts))
 
-    def doubt(self, job: Job, call: Mapping[str, Any], **facts: Any) -> bytes:
+    async def _publish(self, events: bytes) -> bytes:
+        """Publishes events, packed one after the other, and returns those that RabbitMQ took.
+
+        The first that it does not take ends it: what is left keeps its order.
+        """
+        unpacker, taken = msgpack.Unpacker(), 0
+        unpacker.feed(events)
+        while taken < len(events):
+            unpacker.skip()
+            if not await self._worker.events.publish(events[taken : unpacker.tell()]):
+                break
+            taken = unpacker.tell()
+        return events[:taken]
+
+    def _doubt(self, job: Job, call: Mapping[str, Any], **facts: Any) -> bytes:
         """The packed entry about a doubtful call, which `job` has found out."""
         known = {k: v for k, v in call.items() if k in {"call", "provider", "model", "account", "worker"}}
         event = self._worker.events.event(

@@ -169,7 +169,7 @@ class Undertaker:
                 then = partial(telling.tell_spent, delivery, job, token, attended)
             case Expired():
                 became, word = "expired", "nobody waits for it any more"
-                then = partial(telling.tell_expired, delivery, job)
+                then = partial(telling.tell_expired, delivery, job, attended)
             case Idle(spends=spends) if self._is_homeless(job, death):
                 became = "entrance"
                 word = f"{_bought(spends)}, and nobody runs it: back to the entrance, for a fresh route"

@@ -90,7 +90,7 @@ end
 if open then
   redis.call('HINCRBY', FLIGHT, 'leads', 1)
 else
-  redis.call('HDEL', FLIGHT, 'token', 'worker', 'lease_until', 'started', 'call', 'events')
+  redis.call('HDEL', FLIGHT, 'token', 'worker', 'lease_until', 'started', 'call')
   redis.call('HSET', FLIGHT, 'state', 'queued', 'opened', text(now), 'payer', a.key, 'leads', 1,
     'spends', 0, 'attempts', 0, 'keep_s', a.keep_s)
 end

@@ -8,26 +8,28 @@
 --       parks: [seconds], longest first: for how long the job can be parked. It comes from a worker that never
 --       calls, in place of `call` and all that follows: nothing is granted, no permit taken, no spend noted
 -- Returns one of
---   expired                               nobody waits any more; the flight ends here
+--   expired, events, doubts               nobody waits any more; the flight ends here
 --   done, outcome, payer, events, waiter...    the answer is there; these have not got it
 --   own, token                            this process runs it, or a claim of its own got lost on the way
 --   busy, instant                         somebody else runs it, his lease ends then
---   spent, spends, started, doubtful call or ''   max_spends is used up; the claim is for committing that
+--   spent, spends, started, doubts        max_spends is used up; the claim is for committing that
 --   idle, spends, seconds                 it may be run, by one that calls; written down as parked for so long
 --   later, instant, limit, waiter...      permits are refused until then; these want to know
---   run, account, key index, started, attempt, latest deadline, doubtful call or ''
+--   run, account, key index, started, attempt, latest deadline, doubts
+-- Doubts are the calls, one packed after the other, of earlier claims that nobody gave up.
 
 local PAUSED_POLL_S = 0.4
 
 local a = cmsgpack.unpack(ARGV[1])
 local now = clock()
 local f = read_flight(
-  'state', 'token', 'worker', 'lease_until', 'spends', 'attempts', 'call', 'outcome', 'payer', 'events'
+  'state', 'token', 'worker', 'lease_until', 'spends', 'attempts', 'call', 'doubts', 'outcome', 'payer',
+  'events'
 )
 
 -- Missing means finished long ago, or lost by Redis: the job's own deadline tells which.
 if not f.state and a.deadline <= now then
-  return {'expired'}
+  return {'expired', '', ''}
 end
 
 remember(a.key, a.waiter, a.deadline)
@@ -44,21 +46,28 @@ if leased then
   return {'busy', text(f.lease_until)}
 end
 
+-- A claim that nobody gave up, whose lease is over: its call may have been made, and billed. It is named until
+-- the holder of a later claim has ended that: whoever is told first may die before passing it on.
+local doubts = (f.doubts or '') .. (f.state == 'running' and f.call or '')
+
+local function lay_down(...)
+  redis.call('HSET', FLIGHT, 'doubts', doubts, ...)
+  redis.call('HDEL', FLIGHT, 'call')
+end
+
 local latest = latest_deadline()
 if latest <= now then
-  redis.call('HSET', FLIGHT, 'state', 'ended')
-  redis.call('HDEL', FLIGHT, 'token', 'worker', 'lease_until', 'call')
-  return {'expired'}
+  lay_down('state', 'ended')
+  redis.call('HDEL', FLIGHT, 'token', 'worker', 'lease_until')
+  redis.call('DEL', WAITERS)
+  return {'expired', f.events or '', doubts}
 end
--- A claim that nobody gave up, whose lease is over: its call may have been made, and billed.
-local doubtful = f.state == 'running' and f.call or ''
 
 if (f.spends or 0) >= a.max_spends then
   -- The token lets this worker, and nobody after it, commit the error.
-  redis.call('HSET', FLIGHT, 'state', 'running', 'token', a.token, 'worker', a.worker,
-    'lease_until', text(now + a.lease_s), 'started', text(now))
-  redis.call('HDEL', FLIGHT, 'call')
-  return {'spent', tostring(f.spends), text(now), doubtful}
+  lay_down('state', 'running', 'token', a.token, 'worker', a.worker, 'lease_until', text(now + a.lease_s),
+    'started', text(now))
+  return {'spent', tostring(f.spends), text(now), doubts}
 end
 
 if a.parks then
@@ -142,11 +151,11 @@ redis.call('EXPIRE', a.used_key, 172800)
 local call = cmsgpack.unpack(a.call)
 call.account, call.started = chosen.name, now
 redis.call('HSET', FLIGHT, 'state', 'running', 'token', a.token, 'worker', a.worker,
-  'lease_until', text(now + a.lease_s), 'started', text(now), 'call', cmsgpack.pack(call))
+  'lease_until', text(now + a.lease_s), 'started', text(now), 'call', cmsgpack.pack(call), 'doubts', doubts)
 if not f.state then
   redis.call('HSET', FLIGHT, 'opened', text(now), 'payer', a.key, 'leads', 1)
 end
 redis.call('HINCRBY', FLIGHT, 'spends', 1)
 local attempt = redis.call('HINCRBY', FLIGHT, 'attempts', 1)
 keep_until(latest + GRACE)
-return {'run', chosen.name, tostring(chosen_key - 1), text(now), tostring(attempt), text(latest), doubtful}
+return {'run', chosen.name, tostring(chosen_key - 1), text(now), tostring(attempt), text(latest), doubts}

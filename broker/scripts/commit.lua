@@ -22,6 +22,18 @@ local function answer(verdict, events)
     redis.call('HGET', FLIGHT, 'outcome')})
 end
 
+-- Who is said to have paid is one of those who get the answer, wherever there is one.
+local function payer(key)
+  for _, candidate in ipairs({key or a.key, a.key}) do
+    if redis.call('HEXISTS', WAITERS, candidate) == 1 then
+      return candidate
+    end
+  end
+  local waiting = redis.call('HKEYS', WAITERS)
+  table.sort(waiting)
+  return waiting[1] or key or a.key
+end
+
 -- Whatever is answered, and even if Redis was emptied: the job's own waiter waits, unless it has its answer.
 remember(a.key, a.waiter, a.deadline)
 
@@ -54,9 +66,13 @@ if not repeated then
   if a.ok and f.status == 'ok' then
     fresh_until = math.max(fresh_until, f.fresh_until) -- what others stored for longer, they find for as long
   end
+  -- Events of an earlier end, which nobody has published yet, go with these.
   redis.call('HSET', FLIGHT, 'state', 'done', 'status', a.ok and 'ok' or 'error', 'outcome', a.outcome,
     'done_at', text(now), 'fresh_until', text(fresh_until), 'result_token', a.token,
-    'events', a.events, 'payer', f.payer or a.key)
+    'events', (f.events or '') .. a.events, 'payer', payer(f.payer))
+  if f.token == a.token then
+    redis.call('HDEL', FLIGHT, 'doubts') -- its holder has passed them on
+  end
   if a.ok and (f.spends or 0) > 0 then
     redis.call('HINCRBY', FLIGHT, 'spends', -1)
   end

@@ -4,7 +4,7 @@
 -- array of strings. Instants are epoch seconds on Redis's own clock, spans are seconds.
 --
 -- flight   hash   state queued|running|done|ended, opened, payer, leads, published_at|_by|_rank, parked_until,
---                 token, worker, lease_until, started, call, spends, attempts,
+--                 token, worker, lease_until, started, call, doubts, spends, attempts,
 --                 outcome, status, done_at, fresh_until, result_token, events, keep_s, keep_until
 -- waiters  hash   waiter key -> waiter (msgpack), those who have no answer yet
 -- served   zset   waiter key -> the instant after which nobody can ask again

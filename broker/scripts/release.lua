@@ -22,6 +22,9 @@ if f.state ~= 'running' or f.token ~= a.token then
   return {'lost', tostring(f.attempts or 0)}
 end
 redis.call('HDEL', FLIGHT, 'token', 'worker', 'lease_until', 'call')
+if a.sent then
+  redis.call('HDEL', FLIGHT, 'doubts') -- its holder has passed them on before the call
+end
 redis.call('HSET', FLIGHT, 'state', 'queued', 'published_at', text(now), 'parked_until', text(a.parked_until))
 if f.call and not a.billed and f.spends > 0 then -- the claim of a spent flight made no call, and took no spend
   redis.call('HINCRBY', FLIGHT, 'spends', -1)

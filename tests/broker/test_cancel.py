@@ -52,7 +52,7 @@ async def test_whoever_joined_loses_only_himself(desk: Desk) -> None:
     assert stored == Stored(ok(), payer.key, b"", (payer,))
 
 
-async def test_others_are_answered_when_the_one_who_led_has_gone(desk: Desk) -> None:
+async def test_when_the_one_who_led_has_gone_another_is_answered_and_pays(desk: Desk) -> None:
     payer, joined, terms = desk.waiter("r1"), desk.waiter("r2"), desk.terms()
     await desk.admit(payer)
     await desk.admit(joined)
@@ -61,7 +61,7 @@ async def test_others_are_answered_when_the_one_who_led_has_gone(desk: Desk) -> 
     run = await desk.run(payer, terms)
     stored = await desk.commit(payer, terms, run.started, ok())
 
-    assert stored == Stored(ok(), payer.key, b"", (joined,))
+    assert stored == Stored(ok(), joined.key, b"", (joined,))
 
 
 async def test_a_newcomer_takes_over_the_job_that_was_called_off_and_not_yet_claimed(desk: Desk) -> None:
@@ -97,7 +97,7 @@ async def test_after_unwanted_a_newcomer_leads_a_flight_of_its_own(desk: Desk) -
     assert await desk.renew(gone, terms, run) == "lost"
     assert await desk.admit(newcomer) == Lead(1)
     again = await desk.run(newcomer, desk.terms("w1"))
-    assert (again.attempt, again.doubtful) == (1, None)
+    assert (again.attempt, again.doubts) == (1, ())
 
 
 async def test_a_newcomer_before_unwanted_keeps_the_call(desk: Desk) -> None:

@@ -45,12 +45,39 @@ async def test_after_the_replies_are_out_a_repeated_commit_names_nobody(desk: De
     await desk.admit(waiter)
     run = await desk.run(waiter, terms)
     await desk.commit(waiter, terms, run.started, ok("Sky"), events=b"news")
-    await desk.flights.settle(FLIGHT, [waiter], events=True)
+    await desk.flights.settle(FLIGHT, [waiter], events=b"news")
 
     again = await desk.commit(waiter, terms, run.started, ok("Sky"), events=b"news")
 
     assert isinstance(again, Stored)
     assert (again.waiters, again.events, again.duplicate) == ((), b"", False)
+
+
+async def test_events_that_nobody_has_published_outlive_the_refresh_of_their_flight(desk: Desk) -> None:
+    waiter, newcomer = desk.waiter("r1"), desk.waiter("r2")
+    await desk.answered(waiter, ok("old"), events=b"old news")
+    await desk.admit(newcomer, max_age_s=0.0)
+    terms = desk.terms()
+    run = await desk.run(newcomer, terms)
+
+    stored = await desk.commit(newcomer, terms, run.started, ok("new"), events=b", news")
+
+    assert isinstance(stored, Stored)
+    assert stored.events == b"old news, news"
+
+
+async def test_only_those_events_are_taken_out_that_were_published(desk: Desk) -> None:
+    waiter, newcomer = desk.waiter("r1"), desk.waiter("r2")
+    await desk.answered(waiter, ok("old"), events=b"old news")
+    await desk.admit(newcomer, max_age_s=0.0)
+    terms = desk.terms()
+    run = await desk.run(newcomer, terms)
+    await desk.commit(newcomer, terms, run.started, ok("new"), events=b", news")
+
+    await desk.flights.settle(FLIGHT, [waiter], events=b"old news")
+    await desk.flights.settle(FLIGHT, [waiter], events=b"old news")
+
+    assert await desk.field("events") == b", news"
 
 
 async def test_a_result_is_taken_from_a_worker_that_lost_its_claim(desk: Desk) -> None:
@@ -253,7 +280,7 @@ async def test_a_flight_that_ended_in_an_error_is_led_anew(desk: Desk) -> None:
 
     assert await desk.admit(desk.waiter("r2")) == Lead(1)
     again = await desk.run(desk.waiter("r2"), desk.terms())
-    assert (again.attempt, again.doubtful) == (1, None)
+    assert (again.attempt, again.doubts) == (1, ())
 
 
 async def test_a_caller_that_comes_after_the_commit_is_told_to_those_who_reply(desk: Desk) -> None:

@@ -196,7 +196,7 @@ async def nowhere() -> AsyncIterator[Flights]:
 
 async def test_without_redis_nothing_is_decided(desk: Desk, nowhere: Flights) -> None:
     waiter, terms = desk.waiter(), desk.terms()
-    run = Run("main", 0, desk.start, 1, waiter.deadline, None)
+    run = Run("main", 0, desk.start, 1, waiter.deadline, ())
 
     with pytest.raises(StateAway):
         await nowhere.admit([Admission(FLIGHT, waiter, 0.0, 0.0)])
@@ -219,7 +219,7 @@ async def test_one_request_goes_all_the_way(desk: Desk) -> None:
 
     assert await desk.admit(waiter) == Lead(1)
     run = await desk.run(waiter, terms)
-    await desk.commit(waiter, terms, run.started, ok("Sky"))
-    await desk.flights.settle(FLIGHT, [waiter], events=True)
+    await desk.commit(waiter, terms, run.started, ok("Sky"), events=b"news")
+    await desk.flights.settle(FLIGHT, [waiter], events=b"news")
 
     assert await desk.admit(desk.waiter("r2")) == Hit("fresh", ok("Sky"), waiter.key)

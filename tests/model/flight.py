@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple, TypeVar
 
-from broker.answers import Admitted, Cancelled, Claimed, Committed, Run
+from broker.answers import Admitted, Cancelled, Claimed, Committed, Doubts, Run
 from broker.flights import BACKOFF_S, LONGEST_BACKOFF_S, Admission, ClaimTerms, Flights, Result
 from tests.model.lua import PREFIX, LuaScripts, sources
 from tests.model.standin import Frozen, Store
@@ -98,20 +98,28 @@ class Flight:
         )
 
     def commit(
-        self, redis: int, now: float, who: Who, token: str, started: float, outcome: str, retry_at: float
+        self,
+        redis: int,
+        now: float,
+        who: Who,
+        token: str,
+        started: float,
+        outcome: str,
+        retry_at: float,
+        events: tuple[str, ...] = (),
     ) -> tuple[Committed, int]:
         """`outcome` is a call's token, or the name of an error; see `Worker` for what is told of it."""
         ok = outcome == token
         result = Result(
             outcome_of(outcome, ok=ok),
-            events=outcome.encode() if ok else b"",
+            events=b"".join(f"{event};".encode() for event in events),
             keep_s=self.asks[who.id].keep_s if ok else 0.0,
             shared_s=5.0 if outcome == "fault" else 0.0,
             retry_at=retry_at,
             bill={"requests": 1.0} if ok else None,
         )
         return self._run(
-            ("commit", redis, now, who, token, started, outcome, retry_at),
+            ("commit", redis, now, who, token, started, outcome, retry_at, events),
             lambda: self._flights.commit(FLIGHT, self._waiter(who), token, started, result),
         )
 
@@ -123,7 +131,7 @@ class Flight:
             lambda: self._flights.release(FLIGHT, token, parked_until=parked_until, billed=billed, sent=sent),
         )
 
-    def settle(self, redis: int, now: float, served: tuple[Who, ...], *, events: bool) -> int:
+    def settle(self, redis: int, now: float, served: tuple[Who, ...], *, events: bytes = b"") -> int:
         return self._run(
             ("settle", redis, now, served, events),
             lambda: self._flights.settle(FLIGHT, [self._waiter(w) for w in served], events=events),
@@ -232,13 +240,14 @@ def text_of(outcome: Outcome) -> str:
     return outcome.error.message
 
 
-def call_of(doubtful: Mapping[str, Any] | None) -> str | None:
-    """The token of a call that somebody left behind."""
-    return str(doubtful["call"]) if doubtful else None
+def calls_of(doubts: Doubts) -> tuple[str, ...]:
+    """The tokens of calls that somebody left behind."""
+    return tuple(str(call["call"]) for call in doubts)
 
 
-def events_of(events: bytes) -> str:
-    return events.decode()
+def events_of(events: bytes) -> tuple[str, ...]:
+    """What `commit` was given, with what was there before."""
+    return tuple(events.decode().split(";")[:-1])
 
 
 def _finish(coroutine: Coroutine[Any, Any, T]) -> T:

@@ -104,7 +104,7 @@ def _go_on(model: Model, state: State, task: FrontTask) -> Steps:
         case ("reply", _, told):
             yield f"the front replies to {who.id}: {told}", then(clients.receive(model, state, who, told))
         case ("settle", _):
-            redis = model.flight.settle(state.redis, state.now, (who,), events=False)
+            redis = model.flight.settle(state.redis, state.now, (who,))
             yield f"the front settles {who.id}", then(state._replace(redis=redis))
             if state.left.lost:
                 back = state.requests if not task.held else added(state.requests, task.message)

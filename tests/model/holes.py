@@ -129,6 +129,22 @@ HOLES: Final = (
         ("'done', f.outcome, f.payer or '', f.events or ''", "'done', f.outcome, f.payer or '', ''"),
     ),
     _hole(
+        "M4/reopened", "events that nobody has published outlive the refresh of their flight",
+        scenario("no event of the first", R1, REFRESH, kills=1),
+        ("'events', (f.events or '') .. a.events", "'events', a.events"),
+    ),
+    _hole(
+        "M4/settled", "only the events that were published are taken out",
+        scenario("a second result", R1, REFRESH, kills=1),
+        ("string.sub(events, #a.events + 1))", "'')"),
+        ("  if string.sub(events, 1, #a.events) == a.events then", "  if true then"),
+    ),
+    _hole(
+        "M4/expired", "what nobody waits for any more still has its events",
+        scenario("nobody waits", HURRIED, Ask("r2", max_age_s=0.0, timeout_s=30.0), must="", kills=2),
+        ("return {'expired', f.events or '', doubts}", "return {'expired', '', doubts}"),
+    ),
+    _hole(
         "M8", "what may be billed stays counted",
         scenario("without bound", R1, timeouts=3),
         ("if f.call and not a.billed and f.spends > 0 then", "if f.call and f.spends > 0 then"),
@@ -148,6 +164,11 @@ HOLES: Final = (
         "N6", "who comes second publishes the events that the first has left",
         scenario("the first dies", R1, freezes=1, kills=1),
         ("return answer('duplicate', f.events or '')", "return answer('duplicate', '')"),
+    ),
+    _hole(
+        "N7", "a doubt is named until the holder of a claim has passed it on",
+        scenario("two die with a claim", R1, kills=2),
+        ("(f.doubts or '') .. (f.state", "(f.state"),
     ),
     _hole(
         "N3", "a failed try after a flush is no end",

@@ -11,15 +11,16 @@ def renew(model: Model, state: State) -> State:
             if worker.frozen or not task.todo or task.todo[0][0] != "call":
                 continue
             _, token, started, attempt = task.todo[0]
-            run = Run("main", 0, started, attempt, 0.0, None)
+            run = Run("main", 0, started, attempt, 0.0, ())
             verdict, redis = model.flight.renew(state.redis, state.now, task.job, worker.name, token, run)
             state = state._replace(redis=redis)
             late = model.rules.cut_at_deadline and task.job.deadline <= state.now
             if verdict == "unwanted" or late:
-                state = note(state, doubts=added(state.ledger.doubts, token))
+                doubts, entered = added(state.ledger.doubts, token), added(state.ledger.entered, token)
+                state = note(state, doubts=doubts, entered=entered)
                 todo: tuple[Action, ...] = (("release", token, True, None), ("ack",))
                 if late:
-                    todo = (("commit", "ambiguous", token, started, attempt),)
+                    todo = (("commit", "ambiguous", token, started, attempt, ()),)
                 rest = without(state.workers[index].tasks, task)
                 state = with_worker(
                     state, index, worker._replace(tasks=added(rest, task._replace(todo=todo)))

@@ -61,7 +61,7 @@ def check_told(model: Model, state: State, who: Who, told: str) -> None:
         return
     must = who.id in model.scenario.must
     true = {
-        "spent": len(ledger.doubts) + used("lost") >= model.scenario.max_spends,
+        "spent": len(ledger.entered) + used("lost") >= model.scenario.max_spends,
         "fault": used("faults") > 0,
         "transient": used("failures") > 0 and not must,
         "ambiguous": used("timeouts") > 0 and not must,
@@ -83,9 +83,8 @@ def check_rest(model: Model, state: State) -> None:
     answered = {client.id for client in state.clients if client.phase == "answered"}
     if left := held.waiters & answered:
         raise Violation(f"{', '.join(sorted(left))} was answered and still counts as waiting")
-    # The books know of every call, since it is entered before it begins. What is lost here is only its known
-    # end: by a flush, or when a refresh opens the flight anew before the event of the former result is out.
-    if state.ledger.untold and not used("flushes") and len(state.ledger.openers) == 1:
+    # The books know of every call, since it is entered before it begins. A flush can lose its known end.
+    if state.ledger.untold and not used("flushes"):
         raise Violation(f"the result {state.ledger.untold[0]} has no event")
     if held.permits > used("kills", "freezes"):
         raise Violation("a permit is left that nobody holds")

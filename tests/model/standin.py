@@ -111,6 +111,9 @@ class Store:
     def _hlen(self, key: str) -> int:
         return len(self._values.get(key, {}))
 
+    def _hkeys(self, key: str) -> list[str]:
+        return list(self._values.get(key, {}))
+
     def _hvals(self, key: str) -> list[str]:
         return list(self._values.get(key, {}).values())
 
@@ -164,8 +167,8 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
     "EXISTS": Store._exists, "INCRBYFLOAT": Store._incrbyfloat, "EXPIRE": Store._expire,
     "EXPIREAT": Store._expireat, "HGET": Store._hget, "HMGET": Store._hmget, "HSET": Store._hset,
     "HSETNX": Store._hsetnx, "HDEL": Store._hdel, "HEXISTS": Store._hexists, "HLEN": Store._hlen,
-    "HVALS": Store._hvals, "HINCRBY": Store._hincrby, "ZADD": Store._zadd, "ZCARD": Store._hlen,
-    "ZSCORE": Store._zscore, "ZREM": Store._zrem, "ZRANGE": Store._zrange,
+    "HKEYS": Store._hkeys, "HVALS": Store._hvals, "HINCRBY": Store._hincrby, "ZADD": Store._zadd,
+    "ZCARD": Store._hlen, "ZSCORE": Store._zscore, "ZREM": Store._zrem, "ZRANGE": Store._zrange,
     "ZRANGEBYSCORE": Store._zrangebyscore, "ZREMRANGEBYSCORE": Store._zremrangebyscore,
     "ZINCRBY": Store._zincrby,
 }  # fmt: skip

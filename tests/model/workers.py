@@ -7,6 +7,7 @@ from broker.answers import (
     Busy,
     Claimed,
     Done,
+    Doubts,
     Expired,
     Later,
     Living,
@@ -18,7 +19,7 @@ from broker.answers import (
 )
 from broker.flights import RENEW_EVERY_S
 from tests.model import clients
-from tests.model.flight import Who, call_of, events_of, text_of
+from tests.model.flight import Who, calls_of, events_of, text_of
 from tests.model.promises import check_bought, check_stored
 from tests.model.world import (
     INSTANT_S,
@@ -92,9 +93,9 @@ def _claim(model: Model, state: State, index: int, task: Task) -> Steps:
         if state.left.lost:
             deaf = _busy(known, index, task._replace(todo=(("later", state.now + RENEW_EVERY_S),)))
             yield f"{told}, which it never hears", spend(deaf, "lost")
-        if (doubt := call_of(claimed.doubtful)) and doubt not in known.ledger.doubts:
-            known = note(known, doubts=added(known.ledger.doubts, doubt))
-            told += f", {doubt} is doubtful"
+        if doubts := [call for call in calls_of(claimed.doubts) if call not in known.ledger.doubts]:
+            known = note(known, doubts=added(known.ledger.doubts, *doubts))
+            told += f", {', '.join(doubts)} is doubtful"
     if isinstance(claimed, Run):
         known = note(known, bought=known.ledger.bought + 1)._replace(now=known.now + INSTANT_S)
         check_bought(model, known, told)
@@ -108,8 +109,8 @@ def _after_claim(
     model: Model, claimed: Claimed, job: Who, token: str, now: float, own: Who | None
 ) -> tuple[Action, ...]:
     match claimed:
-        case Run(started=started, attempt=attempt):
-            return (("call", token, started, attempt),)
+        case Run(started=started, attempt=attempt, doubts=doubts):
+            return (*_events(_doubted(doubts)), ("call", token, started, attempt))
         case Done():
             return tell(model, claimed)
         case Own(token=held):
@@ -120,10 +121,11 @@ def _after_claim(
             return (("park", largest_tier_within(until - now)), ("ack",))
         case Later():
             return (("later", now + RENEW_EVERY_S),)
-        case Spent(started=started):
-            return (("commit", "spent", token, started, 0),)
-        case Expired():
-            return (("ack",),)
+        case Spent(started=started, doubts=doubts):
+            return (("commit", "spent", token, started, 0, _doubted(doubts)),)
+        case Expired(events=events, doubts=doubts):
+            settle: tuple[Action, ...] = (("settle", (), events),) if events else ()
+            return (*_events((*_doubted(doubts), *events_of(events))), *settle, ("ack",))
         case _:
             assert_never(claimed)
 
@@ -132,12 +134,21 @@ def tell(model: Model, ended: Done | Stored) -> tuple[Action, ...]:
     """`Telling.tell`."""
     told = text_of(ended.outcome)
     whos = tuple(sorted(Who(w.id, w.deadline) for w in ended.waiters))
-    events: tuple[Action, ...] = (("events", events_of(ended.events)),) if ended.events else ()
+    events = _events(events_of(ended.events))
     replies = tuple(("reply", who, told) for who in whos)
-    settle: Action = ("settle", whos, bool(ended.events))
+    settle: Action = ("settle", whos, ended.events)
     if model.rules.settles_first:
         return (*events, settle, *replies, ("ack",))
     return (*events, *replies, settle, ("ack",))
+
+
+def _doubted(doubts: Doubts) -> tuple[str, ...]:
+    """The events that tell of them."""
+    return tuple(f"?{call}" for call in calls_of(doubts))
+
+
+def _events(events: tuple[str, ...]) -> tuple[Action, ...]:
+    return (("events", events),) if events else ()
 
 
 def _go_on(  # noqa: C901, PLR0912, PLR0915 - one case for each step there is
@@ -159,8 +170,8 @@ def _go_on(  # noqa: C901, PLR0912, PLR0915 - one case for each step there is
             )
         case ("call", token, started, attempt):
             yield from _end_call(model, state, index, task, token, started, attempt)
-        case ("commit", told, token, started, attempt):
-            yield from _commit(model, state, index, task, told, token, started, attempt)
+        case ("commit", told, token, started, attempt, events):
+            yield from _commit(model, state, index, task, told, token, started, attempt, events)
         case ("release", token, billed, tier):
             back_at = state.now + tier.delay_s if tier else 0.0
             _, redis = model.flight.release(
@@ -188,9 +199,8 @@ def _go_on(  # noqa: C901, PLR0912, PLR0915 - one case for each step there is
                 done_with = same or model.rules.own_is_dealt_with
                 again: tuple[Action, ...] = () if done_with else (("park", RetryTier.ONE_SECOND),)
                 yield f"{name}'s own call has ended", then(state, *again, ("ack",))
-        case ("events", token):
-            out = note(state, untold=tuple(t for t in state.ledger.untold if t != token))
-            yield f"{name} publishes the event of {token}", then(out)
+        case ("events", events):
+            yield f"{name} publishes the events of {', '.join(events)}", then(_published(state, events))
         case ("reply", who, told):
             yield f"{name} replies to {who.id}: {told}", then(clients.receive(model, state, who, told))
         case ("settle", whos, events):
@@ -217,7 +227,9 @@ def _end_call(
 
     def ended(after: State, told: str) -> State:
         first: tuple[Action, ...] = (("ack first",),) if model.rules.worker_acks_first else ()
-        return _busy(after, index, task._replace(todo=(*first, ("commit", told, token, started, attempt))))
+        events = (token,) if told == token else ()
+        commit = ("commit", told, token, started, attempt, events)
+        return _busy(after, index, task._replace(todo=(*first, commit)))
 
     ledger = state.ledger
     yield f"{token} ends in a result", ended(note(state, ended=added(ledger.ended, token)), token)
@@ -227,17 +239,27 @@ def _end_call(
     if state.left.faults:
         yield f"{token} is refused for what it asks", ended(spend(unpaid, "faults"), "fault")
     if state.left.timeouts:
-        doubted = note(state, doubts=added(ledger.doubts, token))
+        doubted = note(state, doubts=added(ledger.doubts, token), entered=added(ledger.entered, token))
         yield f"{token} breaks off, and may be billed", ended(spend(doubted, "timeouts"), "ambiguous")
 
 
 def _commit(
-    model: Model, state: State, index: int, task: Task, told: str, token: str, started: float, attempt: int
+    model: Model,
+    state: State,
+    index: int,
+    task: Task,
+    told: str,
+    token: str,
+    started: float,
+    attempt: int,
+    events: tuple[str, ...],
 ) -> Steps:
     name, tier = state.workers[index].name, _BACKOFF[max(0, min(attempt, len(_BACKOFF)) - 1)]
     retried = told in {"transient", "ambiguous"}
     retry_at = state.now + tier.delay_s if retried else 0.0
-    committed, redis = model.flight.commit(state.redis, state.now, task.job, token, started, told, retry_at)
+    committed, redis = model.flight.commit(
+        state.redis, state.now, task.job, token, started, told, retry_at, events
+    )
     known = state._replace(redis=redis)
     what = f"{name} commits {told}"
     if isinstance(committed, Stored):
@@ -263,6 +285,16 @@ def _commit(
             yield f"{what}: living", _busy(known, index, task._replace(todo=todo))
         case _:
             assert_never(committed)
+
+
+def _published(state: State, events: tuple[str, ...]) -> State:
+    ledger = state.ledger
+    doubted = {event[1:] for event in events if event.startswith("?")}
+    return note(
+        state,
+        untold=tuple(token for token in ledger.untold if token not in events),
+        entered=tuple(sorted({*ledger.entered, *doubted})),
+    )
 
 
 def _entered(model: Model, state: State, job: Who, token: str) -> State:

@@ -94,7 +94,8 @@ class Ledger(NamedTuple):
     Attributes:
         claims: Tokens given out.
         bought: Calls begun, but for those whose known end is a failure.
-        doubts: Calls reported as doubtful.
+        doubts: Calls that a later claim found doubtful, or their own worker.
+        entered: Those of them that are in the books.
         openers: Requests that opened the flight with good reason.
         ended: Calls that ended in a result.
         stored: Those whose result was stored.
@@ -105,6 +106,7 @@ class Ledger(NamedTuple):
     claims: int = 0
     bought: int = 0
     doubts: tuple[str, ...] = ()
+    entered: tuple[str, ...] = ()
     openers: tuple[str, ...] = ()
     ended: tuple[str, ...] = ()
     stored: tuple[str, ...] = ()
