@@ -1,7 +1,7 @@
 """The points at which a worker can be told to die or to freeze.
 
 A point lies between two steps that the protocol keeps apart: what was done before it is done, and nothing
-of what follows has begun. Its first word is the role.
+of what follows has begun. Its first word is the role. What was acknowledged before it has left the process.
 """
 
 from collections.abc import Mapping
@@ -10,6 +10,7 @@ from typing import Final
 POINTS: Final[Mapping[str, str]] = {
     "front.before_admit": "the request is in hand, Redis knows nothing of it",
     "front.after_admit": "admit has answered, nothing is published",
+    "front.before_publish": "the job is about to be published, not a byte of it has left",
     "front.after_publish": "the job was written out, no confirm has been seen",
     "front.after_confirm": "the job is confirmed, the request is not acknowledged",
     "front.before_reply": "the answer is at hand, the reply is not sent",
@@ -23,6 +24,7 @@ POINTS: Final[Mapping[str, str]] = {
     "backend.after_call": "the answer is in hand, nothing is committed",
     "backend.after_commit": "the outcome is stored, nobody has been told",
     "backend.after_event": "the learning event is confirmed, no reply is sent",
+    "backend.before_reply": "the events are confirmed, not a byte of the reply has left",
     "backend.after_replies": "the replies are confirmed, their waiters not settled",
     "backend.after_settle": "the waiters are settled, the job not acknowledged",
     "backend.after_release": "the claim is given up, the job is where it was",

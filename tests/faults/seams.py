@@ -3,6 +3,9 @@
 The production code has no hooks: what is wrapped are its doors to Redis, to RabbitMQ and to the provider.
 Which role passes is known from the task: `run` of each role is wrapped too, and its tasks inherit the word.
 What a connection's own task does (a front settles when a confirm has come) counts as the first role's.
+
+Who dies at a point has sent the acknowledgements that it made before: they are waited for. Else one that was
+made too early would die with it, and the mistake would not show.
 """
 
 import asyncio
@@ -16,6 +19,7 @@ import httpx
 from broker.answers import Run
 from broker.flights import Flights
 from hub.store.ledger import Ledger
+from producer_sdk.channel import LeanChannel
 from producer_sdk.transport import Outgoing, Published, Publisher
 from tests.faults.orders import Orders
 from topology import names
@@ -49,6 +53,7 @@ def wrap_seams(orders: Orders, first_role: str, in_call_s: float) -> None:
         _wrap(Flights, name, getattr(seams, name))
     _wrap(Ledger, "record", seams.record)
     _wrap(Flights, "attend", seams.claim)
+    _wrap(LeanChannel, "acknowledge", seams.acknowledge)
     _wrap(Publisher, "publish", seams.publish)
     _wrap(Publisher, "send", seams.send)
     _wrap(ProviderClient, "call", seams.call)
@@ -67,12 +72,42 @@ class _Seams:
         self._orders = orders
         self._role: ContextVar[str] = ContextVar("role", default=first_role)
         self._in_call_s = in_call_s
+        self._acknowledging: LeanChannel | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._sending: set[asyncio.Task[None]] = set()
 
     def _pass(self, step: str, flight: str | None = None) -> None:
         self._orders.passing(f"{self._role.get()}.{step}", flight)
 
+    def _is_armed(self, step: str) -> bool:
+        return self._orders.is_armed(f"{self._role.get()}.{step}")
+
+    async def _reach(self, step: str, flight: str | None = None) -> None:
+        """As `_pass`, once what was acknowledged has left."""
+        if self._is_armed(step):
+            await self._acknowledged()
+        self._pass(step, flight)
+
+    def _reach_in_thread(self, step: str) -> None:
+        """As `_reach`, in a thread beside the event loop."""
+        if self._is_armed(step) and self._loop is not None:
+            asyncio.run_coroutine_threadsafe(self._acknowledged(), self._loop).result()
+        self._pass(step)
+
+    async def _acknowledged(self) -> None:
+        if self._acknowledging is not None:
+            await _written(self._acknowledging)
+
+    def acknowledge(self, original: Wrapped) -> Wrapped:
+        def acknowledge(self_: LeanChannel, tag: int) -> None:
+            original(self_, tag)
+            self._acknowledging = self_
+
+        return acknowledge
+
     def run(self, original: Wrapped) -> Wrapped:
         async def run(self_: Any) -> None:
+            self._loop = asyncio.get_running_loop()
             name = type(self_).__name__.lower()
             self._role.set("backend" if name == "pool" else name)
             await original(self_)
@@ -82,19 +117,19 @@ class _Seams:
     def admit(self, original: Wrapped) -> Wrapped:
         async def admit(self_: Any, admissions: Any) -> Any:
             flight = admissions[0].fingerprint if admissions else None
-            self._pass("before_admit", flight)
+            await self._reach("before_admit", flight)
             answers = await original(self_, admissions)
-            self._pass("after_admit", flight)
+            await self._reach("after_admit", flight)
             return answers
 
         return admit
 
     def claim(self, original: Wrapped) -> Wrapped:
         async def claim(self_: Any, flight: str, *rest: Any, **named: Any) -> Any:
-            self._pass("before_claim", flight)
+            await self._reach("before_claim", flight)
             claimed = await original(self_, flight, *rest, **named)
             if isinstance(claimed, Run):
-                self._pass("after_claim", flight)
+                await self._reach("after_claim", flight)
             return claimed
 
         return claim
@@ -114,9 +149,9 @@ class _Seams:
     def _around(self, original: Wrapped, before: str | None, after: str) -> Wrapped:
         async def asked(self_: Any, flight: str, *rest: Any, **named: Any) -> Any:
             if before is not None:
-                self._pass(before, flight)
+                await self._reach(before, flight)
             answer = await original(self_, flight, *rest, **named)
-            self._pass(after, flight)
+            await self._reach(after, flight)
             return answer
 
         return asked
@@ -125,22 +160,26 @@ class _Seams:
         """Called in a thread, which has the word of the task that calls it."""
 
         def record(self_: Any, entries: Any) -> None:
-            self._pass("before_insert")
+            self._reach_in_thread("before_insert")
             original(self_, entries)
-            self._pass("after_insert")
+            self._reach_in_thread("after_insert")
 
         return record
 
     def publish(self, original: Wrapped) -> Wrapped:
         async def publish(self_: Publisher, message: Outgoing, *rest: Any, **named: Any) -> Published:
+            if message.exchange == names.JOBS:
+                await self._reach("before_publish")
             publishing: Awaitable[Published] = original(self_, message, *rest, **named)
-            if message.exchange == names.JOBS and self._orders.is_armed(f"{self._role.get()}.after_publish"):
+            if message.exchange == names.JOBS and self._is_armed("after_publish"):
                 publishing = asyncio.ensure_future(publishing)
-                await _written(self_)
-                self._pass("after_publish")
+                await asyncio.sleep(0)  # it begins
+                if self_._channel is not None:
+                    await _written(self_._channel)
+                await self._reach("after_publish")
             outcome = await publishing
             if outcome is Published.CONFIRMED and (step := self._confirmed(message)):
-                self._pass(step)
+                await self._reach(step)
             return outcome
 
         return publish
@@ -162,27 +201,39 @@ class _Seams:
                 return None
 
     def send(self, original: Wrapped) -> Wrapped:
-        """The front replies by it, each for itself; who replies to many tells of it in `settle`."""
+        """Replies go out by it. Of a front's it tells that each arrived; of a backend's, `settle` tells."""
 
         def send(self_: Publisher, message: Outgoing, told: Any, *rest: Any, **named: Any) -> None:
-            if self._role.get() != "front" or not message.routing_key.startswith("reply."):
+            if not message.routing_key.startswith("reply."):
+                original(self_, message, told, *rest, **named)
+                return
+            told = self._told_by_us(told) if self._role.get() == "front" else told
+            if not self._is_armed("before_reply"):
                 original(self_, message, told, *rest, **named)
                 return
 
-            def told_by_us(outcome: Published) -> None:
-                if outcome is Published.CONFIRMED:
-                    self._pass("after_reply")
-                told(outcome)
+            async def send_later() -> None:
+                await self._reach("before_reply")
+                original(self_, message, told, *rest, **named)
 
-            self._pass("before_reply")
-            original(self_, message, told_by_us, *rest, **named)
+            task = asyncio.create_task(send_later(), name="reply")
+            self._sending.add(task)
+            task.add_done_callback(self._sending.discard)
 
         return send
+
+    def _told_by_us(self, told: Wrapped) -> Wrapped:
+        def told_by_us(outcome: Published) -> None:
+            if outcome is Published.CONFIRMED:
+                self._pass("after_reply")
+            told(outcome)
+
+        return told_by_us
 
     def call(self, original: Wrapped) -> Wrapped:
         async def call(self_: Any, job: Any, *rest: Any) -> Any:
             ended = await original(self_, job, *rest)
-            self._pass("after_call", job.fingerprint)
+            await self._reach("after_call", job.fingerprint)
             return ended
 
         return call
@@ -204,9 +255,8 @@ class _Seams:
         return init
 
 
-async def _written(publisher: Publisher) -> None:
+async def _written(channel: LeanChannel) -> None:
     """Waits until what was sent is out of our hands: with the connection's writer, then with the system."""
-    if publisher._channel is not None:
-        await publisher._channel.flush()
+    await channel.flush()
     for _ in range(_TURNS):
         await asyncio.sleep(0)

@@ -210,7 +210,7 @@ _ACKS: Final = (
         "        if await self.published(delivery, message):\n            delivery.ack()",
         "        delivery.ack()\n        if await self._worker.publisher.publish(message):\n            pass",
         (
-            "tests/crash/test_front_dies.py::test_a_front_that_dies_before_its_publish_is_confirmed_is_followed_by_one_that_leads_again",
+            "tests/test_acknowledging.py::test_a_request_is_answered_though_its_front_died_with_the_job_unsent",
         ),
     ),
     Mutant(
@@ -220,7 +220,28 @@ _ACKS: Final = (
         "        reached = await self._replies.send_all(answers)\n        served",
         "        delivery.ack()\n        reached = await self._replies.send_all(answers)\n        served",
         (
-            "tests/crash/test_backend_dies.py::test_a_backend_that_dies_after_its_commit_leaves_only_the_telling_to_the_next",
+            "tests/test_acknowledging.py::test_a_request_is_answered_though_its_backend_died_with_the_bought_answer_unsent",
+        ),
+    ),
+    Mutant(
+        "a job is acknowledged before its events are confirmed",
+        "ack",
+        "workers/telling.py",
+        "        published = await self._publish(ended.events)\n        answers",
+        "        delivery.ack()\n        published = await self._publish(ended.events)\n        answers",
+        (
+            "tests/test_acknowledging.py::test_a_request_is_answered_though_its_backend_died_with_the_bought_answer_unsent",
+        ),
+    ),
+    Mutant(
+        "events are acknowledged before they are in the database",
+        "ack",
+        "workers/recorder.py",
+        "        await asyncio.to_thread(self._ledger.record, [entry for _, entry in fit])\n",
+        "        for delivery, _ in fit:\n            delivery.ack()\n"
+        "        await asyncio.to_thread(self._ledger.record, [entry for _, entry in fit])\n",
+        (
+            "tests/test_acknowledging.py::test_what_a_recorder_had_in_hand_when_it_died_is_recorded_by_the_next",
         ),
     ),
     Mutant(
@@ -230,7 +251,7 @@ _ACKS: Final = (
         "                self._replies.tell(plan.answer,",
         "                plan.delivery.ack()\n                self._replies.tell(plan.answer,",
         (
-            "tests/crash/test_front_dies.py::test_a_front_that_dies_around_its_reply_to_a_request_sent_again_costs_nothing",
+            "tests/test_acknowledging.py::test_a_request_is_answered_though_its_front_died_with_the_stored_answer_unsent",
         ),
     ),
 )
@@ -251,7 +272,7 @@ _CONFIRMS: Final = (
         "        lost_as = Published.NOWHERE if missing else Published.LOST",
         "        lost_as = Published.NOWHERE if missing else Published.CONFIRMED",
         (
-            "tests/sdk/test_both_clients_reconnecting.py::test_a_request_whose_confirm_was_lost_is_sent_again_under_its_id",
+            "tests/test_acknowledging.py::test_a_request_is_answered_though_the_job_was_lost_with_the_fronts_publishing_connection",
         ),
     ),
     Mutant(
