@@ -68,12 +68,11 @@ class _Steering:
             self._check_name(line)
             await line.write(line.controls.pause(self._provider, mode))
             late = await self._tell(line, Control(id=new_id(), action=mode, provider=self._provider))
-            done = "paused"
+            done, counts = "paused", None
             if mode == "drain":
-                done = (
-                    "drained" if await self._watch(line) else "paused, and no worker lives that could move it"
-                )
-            typer.echo(await self._standing(line, done))
+                counts = await self._watch(line)
+                done = "drained" if counts else "paused, and no worker lives that could move it"
+            self._say_standing(done, counts or await self._counts(line))
         fail_late(late, "nothing starts there all the same")
 
     async def resume(self) -> None:
@@ -82,7 +81,7 @@ class _Steering:
                 self._check_name(line)
             await line.write(line.controls.resume(self._provider))
             late = await self._tell(line, Control(id=new_id(), action="resume", provider=self._provider))
-            typer.echo(await self._standing(line, "running"))
+            self._say_standing("running", await self._counts(line))
         fail_late(late, "it finds out within seconds, if it lives")
 
     def _check_name(self, line: Line) -> None:
@@ -99,26 +98,34 @@ class _Steering:
             lambda report: (report.get("paused") or {}).get(self._provider) == wanted, SETTLE_S
         )
 
-    async def _watch(self, line: Line) -> bool:
-        """Waits until nothing runs there and what can move has; False where nobody has a pool for it."""
+    async def _watch(self, line: Line) -> str | None:
+        """Waits until nothing runs there and what can move has; None where nobody has a pool for it.
+
+        Returns what is left, as two looks agree on: a worker that passes over a queue has its messages in
+        hand for a moment.
+        """
         said = ""
         while True:
             pools = self._pools(line)
-            progress = await self._standing(line, "draining")
-            if progress != said:
-                says(said := progress)
-            if all(pool.get("drained") for pool in pools):
-                return bool(pools)
+            counts = await self._counts(line)
+            if counts == said and all(pool.get("drained") for pool in pools):
+                return counts if pools else None
+            if counts != said:
+                said = counts
+                says(f"{self._provider} is draining: {counts}")
             await asyncio.sleep(_POLL_S)
 
-    async def _standing(self, line: Line, state: str) -> str:
+    def _say_standing(self, state: str, counts: str) -> None:
+        typer.echo(f"{self._provider} is {state}: {counts}")
+
+    async def _counts(self, line: Line) -> str:
         running = sum(pool.get("running", 0) for pool in self._pools(line))
         waiting = sum(pool.get("waiting", 0) for pool in self._pools(line))
         async with await connect(self._amqp_url, CONNECT_TIMEOUT_S) as connection:
             for queue in self._queues(line):
                 found = await depth(connection, queue)
                 waiting += found[0] if found else 0
-        return f"{self._provider} is {state}: calls running {running}, jobs waiting {waiting}"
+        return f"calls running {running}, jobs waiting {waiting}"
 
     def _pools(self, line: Line) -> list[Report]:
         reports = [report.get("providers") or {} for report in line.workers()]

@@ -1,6 +1,7 @@
 """The undertaker and requests: those that no front will ever admit are put back, or answered."""
 
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 
@@ -168,10 +169,10 @@ async def test_nobody_speaks_for_another_by_forging_how_a_message_died(
 async def test_while_redis_is_away_the_dead_wait(house: House, simulator: SimulatorProcess) -> None:
     fleet = house.simulated(simulator.base_url)
     await house.declare(fleet)
-    host, _, port = house.redis_url.removeprefix("redis://").partition("/")[0].rpartition(":")
+    redis = urlsplit(house.redis_url)
 
-    async with morgue(house) as m, proxy_to(host, int(port)) as proxy:
-        house.redis_url = house.redis_url.replace(f":{port}", f":{proxy.port}")
+    async with morgue(house) as m, proxy_to(redis.hostname or "", redis.port or 6379) as proxy:
+        house.redis_url = urlunsplit(redis._replace(netloc=f"127.0.0.1:{proxy.port}"))
         async with house.workers(fleet, ["undertaker"]):
             job = m.job(m.waiter())
             await m.admit(job.waiter)
