@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
-from broker.flights import StateAway
+from broker.away import asking
 
 PauseMode = Literal["pause", "drain"]
 """`pause`: what waits stays where it is. `drain`: it moves to another candidate of its route, where there is
@@ -48,13 +47,11 @@ class Controls:
 
     async def read(self) -> Said:
         """What stands there now."""
-        try:
+        with asking():
             async with self._redis.pipeline(transaction=False) as pipeline:
                 pipeline.hgetall(self._paused)
                 pipeline.get(self._reload)
                 paused, reload = await pipeline.execute()
-        except (RedisError, OSError) as error:
-            raise StateAway(f"{type(error).__name__}: {error}") from error
         modes = {provider.decode(): _mode(mode) for provider, mode in paused.items()}
         forgotten = modes.pop(_WRITTEN, None) is None
         return Said(modes, forgotten, reload.decode() if reload else None)
@@ -80,10 +77,8 @@ class Controls:
         await self._write(self._redis.set(self._reload, id_))
 
     async def _write(self, writing: Awaitable[Any]) -> Any:
-        try:
+        with asking():
             return await writing
-        except (RedisError, OSError) as error:
-            raise StateAway(f"{type(error).__name__}: {error}") from error
 
 
 def paused_key(prefix: str) -> str:

@@ -4,9 +4,8 @@ import re
 from typing import Final
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
-from broker.flights import StateAway
+from broker.away import asking
 from topology.messages import Waiter
 
 _AT_ONCE: Final = 1000
@@ -29,15 +28,13 @@ async def find_waiters(redis: Redis, prefix: str, request_id: str) -> dict[str, 
     requests = f"{prefix}request:"
     pattern = f"{_literal(requests)}*/{_literal(request_id)}"
     found: dict[str, Waiter | None] = {}
-    try:
+    with asking():
         async for name in redis.scan_iter(pattern, count=_AT_ONCE):
             key = name.decode().removeprefix(requests)
             fingerprint = await redis.get(name)
             if isinstance(fingerprint, bytes) and fingerprint and key.partition("/")[2] == request_id:
                 packed = await redis.hget(f"{prefix}waiters:{fingerprint.decode()}", key)
                 found[key] = Waiter.from_bytes(packed) if isinstance(packed, bytes) else None
-    except (RedisError, OSError) as error:
-        raise StateAway(f"{type(error).__name__}: {error}") from error
     return found
 
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from broker.answers import (
     Admitted,
@@ -22,7 +21,8 @@ from broker.answers import (
     claimed,
     committed,
 )
-from broker.scripting import Scripts, StateAway, pack
+from broker.away import StateAway, asking
+from broker.scripting import Scripts, pack
 from broker.terms import Admission, ClaimTerms, Result
 from topology.messages import Waiter
 from topology.names import RetryTier
@@ -194,7 +194,7 @@ class Flights:
 
     async def are_queued(self, waiters: Sequence[tuple[str, Waiter]]) -> list[bool]:
         """Whether each still waits for its flight's job, which no worker has started and no tier holds."""
-        try:
+        with asking():
             async with self._redis.pipeline(transaction=False) as pipeline:
                 for fingerprint, waiter in waiters:
                     flight, waiting, _ = self._scripts.keys(fingerprint)
@@ -202,8 +202,6 @@ class Flights:
                     pipeline.hexists(waiting, waiter.key)
                 pipeline.time()
                 *answers, (seconds, _) = await pipeline.execute()
-        except (RedisError, OSError) as error:
-            raise StateAway(str(error)) from error
         flights = zip(answers[::2], answers[1::2], strict=True)
         return [
             bool(waits) and state == b"queued" and float(parked_until or 0) <= seconds
@@ -212,21 +210,17 @@ class Flights:
 
     async def waiters(self, fingerprint: str) -> list[Waiter]:
         """Who waits for a flight and has no answer yet."""
-        try:
+        with asking():
             packed = await self._redis.hvals(self._scripts.keys(fingerprint)[1])
-        except (RedisError, OSError) as error:
-            raise StateAway(str(error)) from error
         return [Waiter.from_bytes(blob) for blob in packed if isinstance(blob, bytes)]
 
     async def now(self) -> float:
         """Redis's clock, in epoch seconds, where Redis takes writes."""
-        try:
+        with asking():
             async with self._redis.pipeline(transaction=False) as pipeline:
                 pipeline.set(f"{self.prefix}probe", b"", px=1)  # a full one, or a replica, tells the time too
                 pipeline.time()
                 written, told = await pipeline.execute(raise_on_error=False)
-        except (RedisError, OSError) as error:
-            raise StateAway(f"{type(error).__name__}: {error}") from error
         if isinstance(written, Exception):
             raise StateAway(f"{type(written).__name__}: {written}")
         seconds, microseconds = told

@@ -8,8 +8,10 @@ from typing import Any, Final
 
 import msgpack
 from redis.asyncio import Redis
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, ResponseError
 from redis.exceptions import TimeoutError as RedisSilent
+
+from broker.away import StateAway, asking
 
 _SCRIPTS: Final = ("admit", "claim", "renew", "commit", "release", "settle", "cancel")
 _LOADS: Final = 3
@@ -20,10 +22,6 @@ and told. What that takes is bounded by the calls under way."""
 _OUR_FAULT: Final = frozenset({"ERR", "WRONGTYPE"})
 """The codes of errors that a script makes itself. With all others Redis says that it takes no writes for now:
 it is full or loading, its disk is, it is a replica, lacks its replicas, is busy, has changed its password."""
-
-
-class StateAway(Exception):
-    """Redis cannot be reached, or refuses for now. Asking again is harmless."""
 
 
 class Scripts:
@@ -50,26 +48,33 @@ class Scripts:
         """
         if not calls:
             return []
-        answers: dict[int, list[bytes]] = {}
-        try:
-            for _ in range(_LOADS + 1):
-                left = [n for n in range(len(calls)) if n not in answers]
-                ended = await self._evaluate(script, [calls[n] for n in left])
-                answers |= {n: a for n, a in zip(left, ended, strict=True) if not isinstance(a, Exception)}
-                errors = [error for error in ended if isinstance(error, Exception)]
-                if not errors:
-                    return [answers[n] for n in range(len(calls))]
-                if others := [error for error in errors if not isinstance(error, NoScriptError)]:
-                    raise others[0]
-                await self._load()  # a new or flushed Redis: those were not run
-        except ResponseError as error:
-            if _code(error) in _OUR_FAULT:
-                raise  # waiting does not mend it
-            raise StateAway(f"{type(error).__name__}: {error}") from error
-        except (RedisError, OSError) as error:
-            if isinstance(error, RedisSilent):  # a line that fell silent; those that rest may have, too
+        with asking():
+            try:
+                return await self._run_loaded(script, calls)
+            except RedisSilent:  # a line that fell silent; those that rest may have, too
                 await self._redis.connection_pool.disconnect(inuse_connections=False)
-            raise StateAway(f"{type(error).__name__}: {error}") from error
+                raise
+            except ResponseError as error:
+                if _code(error) not in _OUR_FAULT:
+                    raise
+                fault = error
+        raise fault  # waiting does not mend it
+
+    async def _run_loaded(
+        self, script: str, calls: Sequence[tuple[str, Mapping[str, Any]]]
+    ) -> list[list[bytes]]:
+        """Runs it, and where Redis does not know it loads it first."""
+        answers: dict[int, list[bytes]] = {}
+        for _ in range(_LOADS + 1):
+            left = [n for n in range(len(calls)) if n not in answers]
+            ended = await self._evaluate(script, [calls[n] for n in left])
+            answers |= {n: a for n, a in zip(left, ended, strict=True) if not isinstance(a, Exception)}
+            errors = [error for error in ended if isinstance(error, Exception)]
+            if not errors:
+                return [answers[n] for n in range(len(calls))]
+            if others := [error for error in errors if not isinstance(error, NoScriptError)]:
+                raise others[0]
+            await self._load()  # a new or flushed Redis: those were not run
         raise StateAway("Redis forgets its scripts as soon as they are loaded")
 
     async def _evaluate(

@@ -217,7 +217,8 @@ class _Carrier(Carrier[_Call]):
             due = self.core.next_due()
             self._wakes_at = math.inf if due is None else due
             try:
-                pause_s = None if due is None else max(0.0, due - self._loop.time())
-                await asyncio.wait_for(self._changed.wait(), pause_s)
+                # Not `wait_for`: up to Python 3.11 it can lose the cancellation that ends this.
+                async with asyncio.timeout_at(due):
+                    await self._changed.wait()
             except TimeoutError:
                 self.carry_out(self.core.due(self._loop.time(), self.obstacle()))

@@ -15,6 +15,7 @@ from topology import names
 from topology.errors import Refused
 from topology.fleet import Fleet
 from topology.messages import Job
+from workers.ending import end_all
 from workers.keeping import kept
 from workers.moving import Moving
 from workers.worker import Worker
@@ -56,8 +57,7 @@ class Emptying:
         self._seen.clear()
         self.done = False
         if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await end_all([task])
 
     async def _run(self) -> None:
         while True:

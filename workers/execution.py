@@ -175,7 +175,7 @@ class Execution:
     async def _renew(self, call: Call, ending: "asyncio.Task[Any]", hurry: asyncio.Event) -> None:
         leases = self._permits.leases_of(call.run.account, call.model, call.terms)
         pause_s = RENEW_EVERY_S
-        while not ending.done():  # Redis's client can swallow the cancellation that says so
+        while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
                     await hurry.wait()

@@ -13,6 +13,7 @@ from producer_sdk.connecting import AWAY, CONNECT_TIMEOUT_S, connect
 from topology import names
 from topology.fleet import Provider
 from topology.names import Priority, RetryTier
+from workers.ending import end_all
 from workers.returning import onward_from
 from workers.worker import Worker
 
@@ -43,9 +44,7 @@ class Leftovers:
 
     async def close(self) -> None:
         """Leaves what waits where it is."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end_all(self._tasks)
 
     async def _watch(self, queues: list[str]) -> None:
         until = asyncio.get_running_loop().time() + _WATCH_S

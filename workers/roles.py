@@ -2,17 +2,18 @@
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Final, Protocol, Self
+from typing import Final, Protocol, Self
 
 from hub import extra
 from topology.fleet import Fleet
 from topology.loading import ConfigurationError, recorder_url
 from workers.backend import Pool
 from workers.calling import ProviderClient
+from workers.ending import end_all
 from workers.front import Front
 from workers.leftovers import Leftovers, queues_of
 from workers.undertaker import Undertaker
@@ -27,8 +28,6 @@ BACKEND: Final = "backend"
 ALL: Final = "all"
 _OF_THE_FLEET: Final = (FRONT, UNDERTAKER, RECORDER)
 """Roles that are about no provider."""
-
-_CANCEL_AGAIN_S: Final = 2.0
 
 
 class UnknownRole(ValueError):
@@ -227,18 +226,3 @@ def _is_changed(name: str, before: Fleet, after: Fleet) -> bool:
         after.priorities,
         after.providers[provider],
     )
-
-
-async def end_all(tasks: "Iterable[asyncio.Task[Any]]") -> None:
-    """Cancels tasks until they have ended.
-
-    Once is not enough: a library can swallow a cancellation, and a heartbeat that was waiting for Redis has
-    been seen to go on.
-    """
-    all_ = list(tasks)
-    pending = {task for task in all_ if not task.done()}
-    while pending:
-        for task in pending:
-            task.cancel()
-        _, pending = await asyncio.wait(pending, timeout=_CANCEL_AGAIN_S)
-    await asyncio.gather(*all_, return_exceptions=True)  # what one of them raised is looked at elsewhere

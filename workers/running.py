@@ -8,7 +8,8 @@ from typing import Any
 
 from topology.fleet import Fleet
 from workers.control import Listener
-from workers.roles import ALL, BACKEND, FRONT, RECORDER, UNDERTAKER, Roles, UnknownRole, end_all, expand_roles
+from workers.ending import end_all
+from workers.roles import ALL, BACKEND, FRONT, RECORDER, UNDERTAKER, Roles, UnknownRole, expand_roles
 from workers.worker import Worker, open_worker
 
 log = logging.getLogger("optimizer.running")

@@ -48,6 +48,7 @@ Action = Literal["kill", "stop"]
 
 _ROOT: Final = Path(__file__).parents[2]
 _LIMIT_S: Final = 60.0
+_LAST_WORDS_S: Final = 2.0
 _RENEWS_IN_A_LEASE: Final = 3.0
 _numbers: Final = count()
 
@@ -114,6 +115,15 @@ class FaultyWorker:
         assert self.status is not None
         return self.status
 
+    async def drained(self) -> int:
+        """As `ended`, for one that was told to: where it does not, its log says what it waits for."""
+        with suppress(TimeoutError):
+            return await self.ended()
+        self._signal(signal.SIGUSR1)
+        with suppress(TimeoutError):
+            return await self.ended(_LAST_WORDS_S)
+        raise AssertionError(f"{self.roles} did not drain within {_LIMIT_S:g} s\n{self._tail(100_000)}")
+
     def stop(self) -> None:
         """Freezes it."""
         self.is_frozen = True
@@ -174,8 +184,8 @@ class FaultyWorker:
         self.status = status
         self._over.set()
 
-    def _tail(self) -> str:
-        return self.log.read_text("utf-8", errors="replace")[-3000:] if self.log.exists() else ""
+    def _tail(self, characters: int = 3000) -> str:
+        return self.log.read_text("utf-8", errors="replace")[-characters:] if self.log.exists() else ""
 
 
 class Nursery:
@@ -255,7 +265,7 @@ class Nursery:
             else:
                 worker.drain()
         for worker in alive:
-            status = await worker.ended()
+            status = await worker.drained()
             assert status == (-signal.SIGKILL if worker.is_frozen else 0), worker._tail()
 
     async def follow(self, from_parent: asyncio.StreamReader) -> None:

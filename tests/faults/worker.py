@@ -1,12 +1,14 @@
 """A worker that dies or freezes where it is told to: `python -m tests.faults.worker ROLE... --config F`.
 
-As `optimizer worker` otherwise. Orders come on stdin, see `orders.py`. Times that are constants in production
-can be shortened by the environment, so that a test of what follows them is quick.
+As `optimizer worker` otherwise; SIGUSR1 has it log where its tasks stand. Orders come on stdin, see
+`orders.py`. Times that are constants in production can be shortened by the environment, so that a test of
+what follows them is quick.
 """
 
 import argparse
 import asyncio
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +18,7 @@ from console.commands import broker_urls, configured_fleet, errors_for_people, r
 from console.logs import log_to_stderr
 from tests.faults.orders import Orders
 from tests.faults.seams import wrap_seams
+from tests.support.stacks import stacks
 from workers.running import run_roles, stop_on_signals
 
 SHORTENED: Final = ("LEASE_S", "RENEW_EVERY_S", "BACKOFF_S")
@@ -44,6 +47,7 @@ def work(roles: Sequence[str], config: Path, orders: Orders, environ: Mapping[st
 async def _work(roles: Sequence[str], config: Path, orders: Orders, prefix: str) -> None:
     stop = asyncio.Event()
     stop_on_signals(stop)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, lambda: sys.stderr.write(stacks()))
     amqp_url, redis_url = broker_urls()
     await run_roles(
         roles, configured_fleet(config, secrets=True), amqp_url, redis_url,

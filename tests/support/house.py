@@ -7,13 +7,14 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import aio_pika
 import httpx
 
 from broker import declaring
 from producer_sdk import AsyncOptimizer
+from tests.support.stacks import stacks
 from topology import names
 from topology.declaration import declaration
 from topology.fleet import Fleet
@@ -36,6 +37,8 @@ id = "sim-small"
 input_usd_per_mtok = 0.15
 output_usd_per_mtok = 0.60
 """
+
+_DRAIN_LIMIT_S: Final = 90.0
 
 
 @dataclass
@@ -89,6 +92,8 @@ class House:
             yield running
         finally:
             stop.set()
+            _, left = await asyncio.wait(running, timeout=_DRAIN_LIMIT_S)
+            assert not left, f"workers did not drain within {_DRAIN_LIMIT_S:g} s\n{stacks()}"
             await asyncio.gather(*running)
 
     def agent(self, name: str = "tester", **options: Any) -> AsyncOptimizer:
