@@ -9,6 +9,8 @@ from aio_pika.abc import AbstractConnection
 from producer_sdk.amqp_url import node_urls, rotation
 
 CONNECT_TIMEOUT_S: Final = 10.0
+ANSWER_S: Final = 10.0
+"""How long the broker may take for an answer; nobody answers for a node that is cut off."""
 
 AWAY: Final = (
     aiormq.exceptions.AMQPError,

@@ -1,14 +1,13 @@
 """The queues of durable requests' replies, on channels of their own: the broker may close those."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from aiormq import Channel
 from aiormq.exceptions import ChannelNotFoundEntity
 
-from producer_sdk.connecting import AWAY
+from producer_sdk.connecting import ANSWER_S, AWAY
 from producer_sdk.core import REFUSED_AGAIN_S
 from producer_sdk.durable import Taking
 from producer_sdk.errors import OptimizerError
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_ANSWER_S: Final = 10.0
-"""How long the broker may take for an answer; nobody answers for a node that is cut off."""
 _TAG: Final = "result"
 
 
@@ -43,7 +40,7 @@ class JobQueues:
 
         async def declare() -> None:
             try:
-                async with asyncio.timeout(_ANSWER_S), self._channel() as channel:
+                async with asyncio.timeout(ANSWER_S), self._subscriber.another_channel() as channel:
                     await channel.queue_declare(
                         queue, durable=True, arguments=dict(JOB_REPLY_QUEUE_ARGUMENTS)
                     )
@@ -78,7 +75,7 @@ class JobQueues:
             try:
                 async with asyncio.timeout_at(taking.until) as limit:
                     await self._subscriber.wait_until_up()
-                    async with self._channel() as channel:
+                    async with self._subscriber.another_channel() as channel:
                         ended = await self._look(channel, taking, keep, limit)
             except ChannelNotFoundEntity as error:
                 ended = taking.missing(str(error))
@@ -97,7 +94,7 @@ class JobQueues:
         self, channel: Channel, taking: Taking, keep: bool, limit: asyncio.Timeout
     ) -> Reply | OptimizerError | None:
         """One look on one channel; None when it has to be repeated on another."""
-        async with asyncio.timeout(_ANSWER_S):
+        async with asyncio.timeout(ANSWER_S):
             declared = await channel.queue_declare(taking.queue, passive=True)
             if ended := taking.found(declared.message_count or 0, asyncio.get_running_loop().time()):
                 return ended
@@ -108,22 +105,12 @@ class JobQueues:
                 await channel.basic_ack(delivery.delivery_tag or 0)
                 continue
             if not keep:
-                async with asyncio.timeout(_ANSWER_S):
+                async with asyncio.timeout(ANSWER_S):
                     await channel.basic_cancel(_TAG)
                     # Nothing before this takes it: whoever dies here leaves it to the next who asks.
                     await channel.queue_delete(taking.queue)
             return taking.taken()
         return None
-
-    @asynccontextmanager
-    async def _channel(self) -> AsyncIterator[Channel]:
-        channel = await self._subscriber.open_channel()
-        try:
-            yield channel
-        finally:
-            if not channel.is_closed:
-                with suppress(*AWAY):
-                    await channel.close()
 
 
 async def _consume(channel: Channel, queue: str) -> "asyncio.Queue[DeliveredMessage | None]":

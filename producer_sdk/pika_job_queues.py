@@ -9,6 +9,7 @@ from pika.channel import Channel
 from pika.exceptions import ChannelClosedByBroker
 from pika.spec import Basic
 
+from producer_sdk.connecting import ANSWER_S
 from producer_sdk.core import REFUSED_AGAIN_S
 from producer_sdk.drivers import OnEnded
 from producer_sdk.durable import Taking
@@ -21,9 +22,7 @@ from topology.messages import Reply
 if TYPE_CHECKING:
     from pika.frame import Method
 
-_ANSWER_S: Final = 10.0
-"""How long the broker may take for an answer; nobody answers for a node that is cut off."""
-_NO_ANSWER: Final = f"no answer from RabbitMQ within {_ANSWER_S:g} s"
+_NO_ANSWER: Final = f"no answer from RabbitMQ within {ANSWER_S:g} s"
 _NOT_FOUND: Final = 404
 
 
@@ -61,7 +60,7 @@ class PikaJobQueues:
             arguments = dict(JOB_REPLY_QUEUE_ARGUMENTS)
             channel.queue_declare(queue, durable=True, arguments=arguments, callback=lambda _: end(None))
 
-        timer = self._loop.call_later(_ANSWER_S, partial(end, _NO_ANSWER))
+        timer = self._loop.call_later(ANSWER_S, partial(end, _NO_ANSWER))
         channel = self._subscriber.open_channel(opened, lambda _, reason: end(describe(reason)))
         if channel is None:
             end(self._subscriber.why_down())
@@ -125,7 +124,7 @@ class Look:
         if self._ended or self._channel is not None:
             return
         self._channel = self._subscriber.open_channel(self._on_open, self._on_closed)
-        self._answer_by = time.monotonic() + _ANSWER_S if self._channel else None
+        self._answer_by = time.monotonic() + ANSWER_S if self._channel else None
         self._wake()
 
     def _on_open(self, channel: Channel) -> None:
@@ -157,7 +156,7 @@ class Look:
             self.end(self._taking.taken())
         else:
             # Nothing before this takes it: whoever dies here leaves it to the next who asks.
-            self._answer_by = time.monotonic() + _ANSWER_S
+            self._answer_by = time.monotonic() + ANSWER_S
             self._wake()
             channel.queue_delete(self._taking.queue, callback=lambda _: self.end(self._taking.taken()))
 

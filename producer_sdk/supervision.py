@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from types import TracebackType
 from typing import Final, Self
 
@@ -13,7 +14,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_ran
 
 from producer_sdk.amqp_url import node_urls, rotation
 from producer_sdk.channel import LeanChannel
-from producer_sdk.connecting import AWAY, CONNECT_TIMEOUT_S, NO_SUCH_QUEUE
+from producer_sdk.connecting import ANSWER_S, AWAY, CONNECT_TIMEOUT_S, NO_SUCH_QUEUE
 from producer_sdk.decoding import make_decoding_total
 from producer_sdk.opening import Opening
 from producer_sdk.settings import masked
@@ -21,8 +22,6 @@ from producer_sdk.settings import masked
 log = logging.getLogger("optimizer.transport")
 
 _LONGEST_BACKOFF_S: Final = 5.0
-_ANSWER_S: Final = 10.0
-"""How long the broker may take for an answer; nobody answers for a node that is cut off."""
 
 
 class Supervised:
@@ -92,7 +91,8 @@ class Supervised:
         """One clause for an error's text."""
         return f"RabbitMQ at {masked(self.url)} cannot be reached ({self.last_error or 'no answer yet'})"
 
-    async def open_channel(self) -> Channel:
+    @asynccontextmanager
+    async def another_channel(self) -> AsyncIterator[Channel]:
         """Another channel on the connection at hand, for what the broker may close it for.
 
         Raises:
@@ -100,18 +100,19 @@ class Supervised:
         """
         if self._channel is None or self._channel.connection.is_closed:
             raise aiormq.exceptions.ChannelInvalidStateError("no connection at present")
-        return await self._channel.connection.channel(publisher_confirms=False)  # type: ignore[return-value]
+        channel = await self._channel.connection.channel(publisher_confirms=False)
+        try:
+            yield channel  # type: ignore[misc]  # aiormq promises less than it gives
+        finally:
+            if not channel.is_closed:
+                with suppress(*AWAY):
+                    await channel.close()
 
     async def has_queue(self, queue: str) -> bool | None:
         """Whether the queue stands; None: nobody can tell now, as when its node is down."""
         try:
-            async with asyncio.timeout(_ANSWER_S):
-                channel = await self.open_channel()
-                try:
-                    await channel.queue_declare(queue, passive=True)
-                finally:
-                    if not channel.is_closed:
-                        await channel.close()
+            async with asyncio.timeout(ANSWER_S), self.another_channel() as channel:
+                await channel.queue_declare(queue, passive=True)
         except aiormq.exceptions.ChannelNotFoundEntity as error:
             return False if NO_SUCH_QUEUE in str(error) else None
         except AWAY:
