@@ -5,12 +5,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from producer_sdk.outgoing import Outgoing
+from topology import names
 
 if TYPE_CHECKING:
     from aiormq.abc import AbstractConnection
 
 WHY: Final = "RabbitMQ takes no messages at present (an alarm: low on memory, or on disk)"
-KNOCK: Final = Outgoing("", "nobody", b"", mandatory=False)
+KNOCK: Final = Outgoing(names.EVENTS, names.KNOCK, b"", mandatory=False)
 """A message to nobody. RabbitMQ speaks of an alarm only to those who publish."""
 _LOOK_EVERY_S: Final = 0.5
 

@@ -8,7 +8,7 @@ import base64
 import hashlib
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from topology import names
@@ -28,13 +28,22 @@ _HASHING: Final = "rabbit_password_hashing_sha256"
 
 
 @dataclass(frozen=True)
+class Topic:
+    """What a user may do on one topic exchange, as patterns of routing keys: publish, and bind to."""
+
+    exchange: str
+    write: str
+    read: str = _NOTHING
+
+
+@dataclass(frozen=True)
 class User:
     """A RabbitMQ user with its permissions in the virtual host, as patterns of names.
 
     Attributes:
         password_hash: As `password_hash` makes it.
         tags: What the management API lets it do.
-        speaks_for: The routing keys it may publish to `optimizer.requests` with; None: any.
+        topics: The topic exchanges on which routing keys count, too.
     """
 
     name: str
@@ -43,7 +52,7 @@ class User:
     write: str
     read: str
     tags: tuple[str, ...] = ()
-    speaks_for: str | None = None
+    topics: tuple[Topic, ...] = ()
 
 
 def agent_user(agent: str, password_hash: str) -> User:
@@ -52,8 +61,21 @@ def agent_user(agent: str, password_hash: str) -> User:
 
 
 def gateway_user(password_hash: str) -> User:
-    """A user that can speak for every agent; replies come to the gateway's own callback queues."""
-    return _speaker(GATEWAY_USER, names.AGENT_PATTERN.pattern, password_hash)
+    """A user that can speak for every agent; replies come to the gateway's own callback queues.
+
+    It hears the workers on a queue of its own. Of events it publishes none: its one message to that exchange
+    reaches nobody, and has RabbitMQ say whether it takes messages.
+    """
+    speaker = _speaker(GATEWAY_USER, names.AGENT_PATTERN.pattern, password_hash)
+    own_queues = rf"^(reply\.{GATEWAY_USER}\.|watch\.{GATEWAY_USER}-)"
+    events = re.escape(names.EVENTS)
+    return replace(
+        speaker,
+        configure=own_queues,
+        write=rf"{own_queues}|^({re.escape(names.REQUESTS)}|{events})$",
+        read=rf"{own_queues}|^{events}$",
+        topics=(*speaker.topics, Topic(names.EVENTS, write=f"^{names.KNOCK}$", read=_EVERYTHING)),
+    )
 
 
 def workers_user(password_hash: str) -> User:
@@ -77,7 +99,7 @@ def _speaker(user: str, agents: str, password_hash: str) -> User:
         configure=own_queues,
         write=f"^{re.escape(names.REQUESTS)}$",
         read=own_queues,
-        speaks_for=rf"^({priorities})\.{agents}$",
+        topics=(Topic(names.REQUESTS, write=rf"^({priorities})\.{agents}$"),),
     )
 
 
@@ -161,11 +183,11 @@ def _users(users: tuple[User, ...], vhost: str) -> dict[str, Any]:
             {
                 "user": user.name,
                 "vhost": vhost,
-                "exchange": names.REQUESTS,
-                "write": user.speaks_for,
-                "read": _NOTHING,
+                "exchange": topic.exchange,
+                "write": topic.write,
+                "read": topic.read,
             }
             for user in users
-            if user.speaks_for is not None
+            for topic in user.topics
         ],
     }

@@ -9,6 +9,8 @@ JOBS: Final = "optimizer.jobs"
 DEAD: Final = "optimizer.dead"
 EVENTS: Final = "optimizer.events"
 CONTROL: Final = "optimizer.control"
+KNOCK: Final = "knock"
+"""The routing key on `EVENTS` of what is published to nobody, to hear whether anything is taken."""
 
 DEAD_QUEUE: Final = "dead"
 DEAD_KEPT_QUEUE: Final = "dead.kept"

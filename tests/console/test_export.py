@@ -2,6 +2,7 @@ import json
 import secrets
 import stat
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -16,7 +17,9 @@ from broker import declaring
 from console.main import app
 from producer_sdk import AsyncOptimizer, OptimizerError
 from sandbox.simulator import SimulatorProcess
+from tests.support.gateways import gateway_here
 from tests.support.house import House, create_vhost, delete_vhost
+from tests.support.waiting import until
 from topology.declaration import declaration
 
 FLEET = """
@@ -173,6 +176,36 @@ async def test_the_sdk_and_the_workers_need_no_more_than_these_rights(
     house.amqp_url = own_url
     assert reply.text
     assert reply.source == later.source == "provider"
+
+
+async def test_the_gateway_needs_no_more_than_its_users_rights(
+    people: Population, house: House, simulator: SimulatorProcess
+) -> None:
+    fleet = house.simulated(simulator.base_url)
+    await house.declare(fleet)
+    limited = replace(house, amqp_url=people.url("gateway"))
+
+    async with gateway_here(limited, fleet) as url, httpx.AsyncClient(base_url=url, timeout=60) as http:
+        health = url.removesuffix("/v1") + "/health"
+        # Nobody is heard yet: it asks RabbitMQ whether messages are taken at all, and goes on.
+        await until(lambda: _misses_the_front(http, health))
+        for _ in range(3):
+            assert await _misses_the_front(http, health)
+        async with house.workers(fleet):
+            await until(lambda: _is_healthy(http, health))
+            body = {"model": "sim-small", "messages": [{"role": "user", "content": "Who speaks?"}]}
+            answer = await http.post("/chat/completions", json=body, headers={"X-Agent": people.quality})
+
+    assert answer.status_code == 200, answer.text
+
+
+async def _misses_the_front(http: httpx.AsyncClient, url: str) -> bool:
+    reasons: list[str] = (await http.get(url)).json()["unhealthy"]
+    return any("no front is alive" in reason for reason in reasons)
+
+
+async def _is_healthy(http: httpx.AsyncClient, url: str) -> bool:
+    return (await http.get(url)).status_code == 200
 
 
 async def test_an_agent_with_anothers_url_is_told_that_it_was_refused(

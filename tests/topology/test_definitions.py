@@ -15,6 +15,7 @@ from topology.definitions import (
     password_hash,
     workers_user,
 )
+from topology.events import EventType
 from topology.fleet import Fleet
 
 DECLARED = declaration(Fleet.model_validate({"providers": {"groq": {"base_url": "https://groq.example/v1"}}}))
@@ -26,10 +27,15 @@ def named(objects: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return {item["name"]: item for item in objects}
 
 
-def may(pattern: str | None, name: str) -> bool:
+def may(pattern: str, name: str) -> bool:
     """As RabbitMQ decides: the pattern matches anywhere in the name."""
-    assert pattern is not None
     return re.search(pattern, name) is not None
+
+
+def speaks(user: User, key: str, exchange: str = "optimizer.requests") -> bool:
+    """Whether it may publish there with this routing key."""
+    (topic,) = (topic for topic in user.topics if topic.exchange == exchange)
+    return may(user.write, exchange) and may(topic.write, key)
 
 
 def test_the_file_holds_the_whole_declaration() -> None:
@@ -56,14 +62,14 @@ def test_without_users_an_import_leaves_users_alone() -> None:
 @pytest.mark.parametrize("key", ["high.quality", "normal.quality", "batch.quality"])
 def test_an_agent_speaks_for_itself(key: str) -> None:
     assert may(QUALITY.write, "optimizer.requests")
-    assert may(QUALITY.speaks_for, key)
+    assert speaks(QUALITY, key)
 
 
 @pytest.mark.parametrize(
     "key", ["high.other", "high.quality2", "high.a.quality", "urgent.quality", "quality"]
 )
 def test_an_agent_speaks_for_nobody_else(key: str) -> None:
-    assert not may(QUALITY.speaks_for, key)
+    assert not speaks(QUALITY, key)
 
 
 @pytest.mark.parametrize(
@@ -83,10 +89,16 @@ def test_an_agent_has_no_queue_but_its_own(queue: str) -> None:
 
 
 def test_the_gateway_speaks_for_every_agent_and_reads_its_own_replies_alone() -> None:
-    assert may(GATEWAY.speaks_for, "batch.any-agent_1")
+    assert speaks(GATEWAY, "batch.any-agent_1")
     assert may(GATEWAY.read, "reply.gateway.p1.aa")
+    assert may(GATEWAY.configure, "watch.gateway-host-7-aa")
     assert not may(GATEWAY.read, "reply.quality.p1.aa")
     assert not may(GATEWAY.write, "optimizer.jobs")
+
+
+@pytest.mark.parametrize("type_", EventType)
+def test_the_gateway_publishes_no_event(type_: EventType) -> None:
+    assert not speaks(GATEWAY, type_, "optimizer.events")
 
 
 def test_workers_may_do_everything() -> None:
