@@ -10,6 +10,9 @@ from tests.chaos.books import Asked, Books, Record
 _CLOCKS_S: Final = 2.0
 """How much earlier than its deadline, by the clock of another process, a request may have failed of it."""
 
+_COPIES_S: Final = 30.0
+"""For how long after an outage copies of what was answered may still wait behind what was not."""
+
 _SPENDING: Final = "backend"
 
 
@@ -164,9 +167,14 @@ def _settled(books: Books) -> Figure:
 
 
 def _doubtful(books: Books, terms: Terms) -> Figure:
-    """A doubtful spend needs a spender that died at it; who is killed takes all its calls with it."""
+    """A doubtful spend needs a spender that died at it, and each makes one call at a time.
+
+    Some of these calls never reached the provider: they were in the books, as all are before their first byte.
+    """
     doubtful = [r for r in books.records if r.state == "doubtful" and r.provider != terms.cutting]
     spenders = {record.worker for record in doubtful}
+    reached = {call.id for call in books.calls}
+    spent = sum(record.call in reached for record in doubtful)
     kills = sum(kill.role == _SPENDING for kill in books.kills)
     wrongs = [
         f"call {r.call} is doubtful, and its worker {r.worker} lives"
@@ -175,7 +183,11 @@ def _doubtful(books: Books, terms: Terms) -> Figure:
     ]
     if len(spenders) > kills + len(books.frozen):
         wrongs.append(f"{len(spenders)} workers left doubtful spends, {kills} were killed")
-    found = f"{len(doubtful)} by {len(spenders)} workers"
+    if spent > kills + len(books.frozen):
+        wrongs.append(
+            f"{spent} doubtful calls reached the provider, {kills} workers were killed that call it"
+        )
+    found = f"{spent} of {len(doubtful)} reached the provider; by {len(spenders)} workers"
     return Figure("doubtful spends", found, f"of workers killed, <= {kills}", tuple(wrongs))
 
 
@@ -184,13 +196,23 @@ def _bought(books: Books, terms: Terms) -> Figure:
     calls = Counter(flight_of.get(call.id or "", "unknown") for call in books.calls)
     allowed = _allowed(books, terms)
     wrongs = tuple(
-        f"flight {flight} was bought {n} times, {allowed[flight]} allowed"
+        f"flight {flight} was bought {n} times, {allowed[flight]} allowed; {_history(books, flight)}"
         for flight, n in calls.items()
         if n > allowed[flight]
     )
     most = max(calls.values(), default=0)
     must = "1 + doubtful each" + (" + flushes" if books.flushes else "")
     return Figure("calls for a flight", f"{len(calls)} flights, at most {most} calls", must, wrongs)
+
+
+def _history(books: Books, flight: str) -> str:
+    """When it was asked for and answered, and when Redis was emptied."""
+    members = [asked for asked in books.asked.values() if asked.flight == flight]
+    asked = ", ".join(
+        f"{a.ask.id} {a.asked_at:.3f} to {' and '.join(f'{seen.ended_at:.3f}' for seen in a.ends)}"
+        for a in members
+    )
+    return f"asked {asked}; flushed {', '.join(f'{at:.3f}' for at in books.flushes) or 'never'}"
 
 
 def _allowed(books: Books, terms: Terms) -> Counter[str]:
@@ -208,11 +230,21 @@ def _allowed(books: Books, terms: Terms) -> Counter[str]:
 
 
 def _lost_by_flushes(books: Books, members: list[Asked]) -> Iterator[bool]:
-    """Whether a flush cost this flight its call, or its answer that somebody asked for again."""
+    """Whether a flush cost this flight its call, or its answer that somebody asked for again.
+
+    Who waits while RabbitMQ is away asks again when it is back, and the worker's job comes again, too. Copies that
+    still wait in a queue when Redis forgets that they were answered are taken for new.
+    """
     for flush in books.flushes:
         begun = any(asked.asked_at <= flush for asked in members)
         goes_on = any(seen.ended_at >= flush for asked in members for seen in asked.ends)
-        yield begun and goes_on
+        copied = any(
+            asked.asked_at <= back and seen.ended_at >= away and back <= flush <= back + _COPIES_S
+            for asked in members
+            for seen in asked.ends
+            for away, back in books.outages
+        )
+        yield begun and (goes_on or copied)
 
 
 def _listed(name: str, wrongs: list[str]) -> Figure:

@@ -87,6 +87,7 @@ class Books:
         ended: How many requests have an end.
         errors: How many of them ended in an error.
         flushes: When Redis was emptied, epoch seconds.
+        outages: From when to when RabbitMQ was away, or cut off, epoch seconds.
         survivors: The workers that lived at the end.
         frozen_pids: Processes that were frozen past their lease.
         frozen: Those workers, whether they survived or not.
@@ -100,6 +101,7 @@ class Books:
     errors: int = 0
     kills: list[Kill] = field(default_factory=list)
     flushes: list[float] = field(default_factory=list)
+    outages: list[tuple[float, float]] = field(default_factory=list)
     survivors: set[str] = field(default_factory=set)
     frozen_pids: set[int] = field(default_factory=set)
     frozen: set[str] = field(default_factory=set)

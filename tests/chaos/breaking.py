@@ -21,6 +21,7 @@ _CUT_S = 6.0
 _HALF_OPEN_S = 8.0
 _FROZEN_LEASES = 1.5
 _PROVIDER_FAILS_S = 20.0
+_OF_RABBITMQ = frozenset({"rabbitmq", "cut", "halfopen"})
 
 
 @dataclass
@@ -65,6 +66,7 @@ class Breaking:
     async def carry_out(self, fault: Fault) -> None:
         """Breaks it and mends it."""
         self._striking.open.clear()
+        began = time.time()
         try:
             match fault:
                 case "rabbitmq" | "redis":
@@ -93,6 +95,8 @@ class Breaking:
                     await self._have_the_provider_fail()
         finally:
             self._striking.open.set()
+        if fault in _OF_RABBITMQ:
+            self._books.outages.append((began, time.time()))
         self._books.faults.append(fault)
 
     def _restore(self) -> None:

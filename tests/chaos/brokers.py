@@ -78,13 +78,13 @@ class Place:
         """The recorder's."""
         return self.house.folder / "recorder.db"
 
-    def fleet(self, max_spends: int, ttl_s: float = 3600.0, *, limited: bool = True, slots: int = 6) -> Fleet:
+    def fleet(self, max_spends: int, ttl_s: float = 3600.0, *, limited: bool = True, slots: int = 5) -> Fleet:
         """The fleet's configuration, written where workers read it.
 
         Args:
             max_spends: As in the configuration.
             limited: Whether agents have a rate.
-            slots: The provider's concurrency; with few, a kill takes few calls with it.
+            slots: The provider's concurrency; with one for each pool at most, a kill takes one call with it.
             ttl_s: For how long an answer is reused, and a finished flight joined, in seconds.
         """
         rate = f"agent_requests_per_minute = {AGENT_REQUESTS_PER_MINUTE}" if limited else ""

@@ -12,7 +12,7 @@ from tests.chaos.schedule import Schedule, Strike
 from tests.faults.nursery import FaultyWorker, Nursery
 from tests.support.waiting import until
 
-SEATS = {"front": 2, "backend": 3, "undertaker": 1, "recorder": 1}
+SEATS = {"front": 2, "backend": 6, "undertaker": 1, "recorder": 1}
 """How many workers of each role live, but for the moments between a kill and its successor."""
 
 _ROLES = {"backend": "backend:all"}

@@ -71,6 +71,10 @@ def with_a_doubt_about_a_living_worker(books: Books) -> None:
     books.survivors.add("backend-1")
 
 
+def with_more_doubtful_calls_than_kills(books: Books) -> None:
+    books.records[1] = replace(books.records[1], state="doubtful", doubted=True, worker="backend-1")
+
+
 def with_a_call_too_many(books: Books) -> None:
     books.calls.append(Call("flight-3", "r2", "ok"))
     books.records.append(Record("flight-3", "flight", "r2", "settled"))
@@ -131,6 +135,7 @@ def with_too_few_requests(books: Books) -> None:
         (with_a_record_without_an_end, "records settled or doubtful"),
         (with_a_doubt_that_no_kill_explains, "doubtful spends"),
         (with_a_doubt_about_a_living_worker, "doubtful spends"),
+        (with_more_doubtful_calls_than_kills, "doubtful spends"),
         (with_a_call_too_many, "calls for a flight"),
         (with_a_request_answered_twice, "answered exactly once"),
         (with_two_ends_of_a_request, "answered exactly once"),
@@ -187,6 +192,19 @@ def test_a_flush_allows_one_call_more_for_a_flight_in_flight_at_it_and_none_for_
     books.flushes = [0.7]
     assert wrong_figures(books) == []
     books.flushes = [2.0]
+    assert wrong_figures(books) == ["calls for a flight"]
+
+
+def test_a_flush_soon_after_an_outage_may_find_copies_of_what_was_answered() -> None:
+    books = a_right_run()
+    with_a_call_too_many(books)
+    books.outages = [(0.5, 9.0)]
+
+    books.flushes = [12.0]
+    assert wrong_figures(books) == []
+    books.flushes = [60.0]
+    assert wrong_figures(books) == ["calls for a flight"]
+    books.flushes, books.outages = [12.0], [(5.0, 9.0)]  # it was over before
     assert wrong_figures(books) == ["calls for a flight"]
 
 
