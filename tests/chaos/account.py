@@ -169,7 +169,7 @@ def _settled(books: Books) -> Figure:
 def _doubtful(books: Books, terms: Terms) -> Figure:
     """A doubtful spend needs a spender that died at it, and each makes one call at a time.
 
-    Some of these calls never reached the provider: they were in the books, as all are before their first byte.
+    Some of these calls never reached the provider: they are in the books before their first byte.
     """
     doubtful = [r for r in books.records if r.state == "doubtful" and r.provider != terms.cutting]
     spenders = {record.worker for record in doubtful}
@@ -232,8 +232,8 @@ def _allowed(books: Books, terms: Terms) -> Counter[str]:
 def _lost_by_flushes(books: Books, members: list[Asked]) -> Iterator[bool]:
     """Whether a flush cost this flight its call, or its answer that somebody asked for again.
 
-    Who waits while RabbitMQ is away asks again when it is back, and the worker's job comes again, too. Copies that
-    still wait in a queue when Redis forgets that they were answered are taken for new.
+    Who waits while RabbitMQ is away asks again when it is back, and the worker's job comes again, too.
+    Copies that still wait in a queue when Redis forgets that they were answered are taken for new.
     """
     for flush in books.flushes:
         begun = any(asked.asked_at <= flush for asked in members)

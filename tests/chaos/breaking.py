@@ -68,36 +68,41 @@ class Breaking:
         self._striking.open.clear()
         began = time.time()
         try:
-            match fault:
-                case "rabbitmq" | "redis":
-                    node = self._place.nodes[fault]
-                    await asyncio.to_thread(node.stop)
-                    await asyncio.to_thread(node.start)
-                case "cut":
-                    for proxy in self._lines.proxies:
-                        proxy.cut()
-                    await asyncio.sleep(_CUT_S)
-                    self._restore()
-                case "halfopen":
-                    for proxy in self._lines.proxies:
-                        proxy.silence()
-                    await asyncio.sleep(_HALF_OPEN_S)
-                    for proxy in self._lines.proxies:
-                        proxy.cut()  # a stream with a hole in it is of no use
-                    self._restore()
-                case "freeze":
-                    await self._freeze()
-                case "flush":
-                    async with Redis.from_url(self._place.house.redis_url) as redis:
-                        await redis.flushall()
-                    self._books.flushes.append(time.time())
-                case "provider":
-                    await self._have_the_provider_fail()
+            await self._break(fault)
         finally:
             self._striking.open.set()
         if fault in _OF_RABBITMQ:
             self._books.outages.append((began, time.time()))
         self._books.faults.append(fault)
+
+    async def _break(self, fault: Fault) -> None:
+        match fault:
+            case "rabbitmq" | "redis":
+                node = self._place.nodes[fault]
+                await asyncio.to_thread(node.stop)
+                await asyncio.to_thread(node.start)
+            case "cut":
+                self._cut()
+                await asyncio.sleep(_CUT_S)
+                self._restore()
+            case "halfopen":
+                for proxy in self._lines.proxies:
+                    proxy.silence()
+                await asyncio.sleep(_HALF_OPEN_S)
+                self._cut()  # a stream with a hole in it is of no use
+                self._restore()
+            case "freeze":
+                await self._freeze()
+            case "flush":
+                async with Redis.from_url(self._place.house.redis_url) as redis:
+                    await redis.flushall()
+                self._books.flushes.append(time.time())
+            case "provider":
+                await self._have_the_provider_fail()
+
+    def _cut(self) -> None:
+        for proxy in self._lines.proxies:
+            proxy.cut()
 
     def _restore(self) -> None:
         for proxy in self._lines.proxies:
