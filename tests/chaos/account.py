@@ -11,7 +11,9 @@ _CLOCKS_S: Final = 2.0
 """How much earlier than its deadline, by the clock of another process, a request may have failed of it."""
 
 _COPIES_S: Final = 30.0
-"""For how long after an outage copies of what was answered may still wait behind what was not."""
+"""For how long copies of what was answered may wait, behind what was not or in a retry tier."""
+_ACKNOWLEDGED_S: Final = 1.0
+"""What was answered is acknowledged soon after: a worker that dies in between leaves a copy."""
 
 _SPENDING: Final = "backend"
 
@@ -232,17 +234,20 @@ def _allowed(books: Books, terms: Terms) -> Counter[str]:
 def _lost_by_flushes(books: Books, members: list[Asked]) -> Iterator[bool]:
     """Whether a flush cost this flight its call, or its answer that somebody asked for again.
 
-    Who waits while RabbitMQ is away asks again when it is back, and the worker's job comes again, too.
-    Copies that still wait in a queue when Redis forgets that they were answered are taken for new.
+    What a worker had in hand when it was killed, or when RabbitMQ was away, comes again, and after an outage
+    everybody asks again. Copies that still wait when Redis forgets that they were answered are taken for new.
     """
+    copying = [*books.outages, *((kill.at, kill.at) for kill in books.kills)]
     for flush in books.flushes:
         begun = any(asked.asked_at <= flush for asked in members)
         goes_on = any(seen.ended_at >= flush for asked in members for seen in asked.ends)
         copied = any(
-            asked.asked_at <= back and seen.ended_at >= away and back <= flush <= back + _COPIES_S
+            asked.asked_at <= until
+            and seen.ended_at + _ACKNOWLEDGED_S >= since
+            and until <= flush <= max(until, seen.ended_at) + _COPIES_S
             for asked in members
             for seen in asked.ends
-            for away, back in books.outages
+            for since, until in copying
         )
         yield begun and (goes_on or copied)
 

@@ -191,13 +191,18 @@ def test_a_flush_allows_one_call_more_for_a_flight_in_flight_at_it_and_none_for_
 
     books.flushes = [0.7]
     assert wrong_figures(books) == []
-    books.flushes = [2.0]
+    books.flushes = [60.0]
     assert wrong_figures(books) == ["calls for a flight"]
 
 
-def test_a_flush_soon_after_an_outage_may_find_copies_of_what_was_answered() -> None:
+def test_a_flush_soon_after_a_kill_or_an_outage_may_find_copies_of_what_was_answered() -> None:
     books = a_right_run()
     with_a_call_too_many(books)
+
+    books.flushes = [12.0]  # it was killed at while it was open
+    assert wrong_figures(books) == []
+    books.kills = [Kill("backend", "backend.in_call", 5.0)]
+    assert wrong_figures(books) == ["calls for a flight"]
     books.outages = [(0.5, 9.0)]
 
     books.flushes = [12.0]
