@@ -78,7 +78,13 @@ class ProviderClient:
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             message = f"{self._provider.name} cut the answer off ({type(error).__name__})"
             return Failure(FailureKind.AMBIGUOUS, ErrorType.PROVIDER_ERROR, message)
-        return openai.read_answer(request.operation, answer.status_code, answer.headers, answer.content)
+        return openai.read_answer(
+            request.operation,
+            answer.status_code,
+            answer.headers,
+            answer.content,
+            provider=self._provider.name,
+        )
 
     def _headers(self, job: Job, account: str, key_index: int) -> dict[str, str]:
         headers = {

@@ -11,7 +11,7 @@ from topology.events import EventType
 from topology.fleet import Provider
 from topology.messages import ErrorReport, Outcome
 from topology.names import RetryTier
-from topology.providers.outcomes import Failure, FailureKind
+from topology.providers.outcomes import Failure, FailureKind, Scope
 from workers.claims import Call, Claims
 from workers.moving import Executed, LaterPlease, Moving
 from workers.telling import Telling
@@ -83,7 +83,6 @@ class AfterFailure:
         wait_s = failure.retry_after_s
         if wait_s is None:
             wait_s = _QUOTA_GONE_S if gone else _THROTTLED_S
-        scope = (call.run.account,) if gone else (call.run.account, call.model.id)
         until = self._worker.clock.now() + max(wait_s, _SHORTEST_WAIT_S)
         self._telling.tell_of(
             EventType.LIMIT_TIGHTENED,
@@ -91,29 +90,60 @@ class AfterFailure:
             provider=self._provider.name,
             account=call.run.account,
             until=until,
+            scope=failure.scope.value,
             code=failure.code,
         )
-        await self._claims.release(call, closed={self._permits.closed_key(*scope): until})
+        await self._claims.release(call, closed={self._part(call, failure.scope): until})
         if self._moving.elsewhere(call.job) is not None:
             return await self._moving.hand_on(delivery, call.job, failure.kind.value)
         return LaterPlease(0.0, failure.kind.value)  # the next claim knows which account opens when
 
-    async def _key_refused(self, delivery: Delivery, call: Call, failure: Failure) -> Executed:
+    def _part(self, call: Call, scope: Scope) -> str:
+        """What is closed, for every replica, when an answer speaks of this part of the provider."""
+        match scope:
+            case Scope.KEY:
+                return self._key_of(call)
+            case Scope.ACCOUNT:
+                return self._permits.closed_key(call.run.account)
+            case Scope.MODEL | Scope.REQUEST:
+                return self._permits.closed_key(call.run.account, call.model.id)
+            case Scope.PROVIDER | Scope.ADDRESS:
+                return self._permits.closed_key()
+
+    @staticmethod
+    def _key_of(call: Call) -> str:
+        """What closes the key that was used; its last part is where the key is kept."""
         owner = next(a for a in call.terms.accounts if a["name"] == call.run.account)
-        key = owner["keys"][call.run.key_index]["closed"][0]
+        closed: str = owner["keys"][call.run.key_index]["closed"][0]
+        return closed
+
+    @staticmethod
+    def _untouched(call: Call, scope: Scope) -> int:
+        """How many keys such a refusal says nothing about."""
+        match scope:
+            case Scope.PROVIDER | Scope.ADDRESS:
+                return 0
+            case Scope.ACCOUNT:
+                return sum(len(a["keys"]) for a in call.terms.accounts if a["name"] != call.run.account)
+            case _:
+                return sum(len(a["keys"]) for a in call.terms.accounts) - 1
+
+    async def _key_refused(self, delivery: Delivery, call: Call, failure: Failure) -> Executed:
+        """Out of use for a while: the key, or what else the refusal speaks of; the others go on."""
         self._worker.events.emit(
             EventType.KEY_DISABLED,
             provider=self._provider.name,
             account=call.run.account,
-            key=key.rpartition(f":{call.run.account}:")[2],
+            key=self._key_of(call).rpartition(f":{call.run.account}:")[2],
+            scope=failure.scope.value,
             status=failure.status,
             code=failure.code,
         )
-        others = sum(len(a["keys"]) for a in call.terms.accounts) - 1
+        others = self._untouched(call, failure.scope)
         if others == 0 and len(call.job.route) == 1:
             # Nobody else to ask: waiting would only hide that the key is wrong.
             return await self._end_in_error(delivery, call, failure)
-        closed = {key: self._worker.clock.now() + _KEY_REFUSED_S}
+        closed = {self._part(call, failure.scope): self._worker.clock.now() + _KEY_REFUSED_S}
         await self._claims.release(call, closed=closed)
         if others == 0:
             return await self._moving.hand_on(delivery, call.job, failure.kind.value)
@@ -164,7 +194,7 @@ class AfterFailure:
         report = ErrorReport(
             type=failure.error_type,
             message=f"{self._provider.name}: {failure.message}",
-            retryable=failure.kind is not FailureKind.REQUEST_AT_FAULT,
+            retryable=not failure.is_fatal,
             provider_status=failure.status,
         )
         outcome = Outcome(

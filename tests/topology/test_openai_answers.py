@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from topology.errors import ErrorType
 from topology.messages import Request
 from topology.providers.openai import body_of, path_of, read_answer
-from topology.providers.outcomes import Completion, Failure, FailureKind
+from topology.providers.outcomes import Completion, Failure, FailureKind, Scope
 
 ANSWER: dict[str, Any] = {
     "id": "c1",
@@ -187,3 +187,47 @@ def test_a_request_is_sent_with_its_parameters_untouched_under_the_candidates_mo
 def test_each_operation_has_its_path() -> None:
     assert path_of(request()) == "/chat/completions"
     assert path_of(request(operation="embeddings")) == "/embeddings"
+
+
+@pytest.mark.parametrize(
+    ("status", "scope", "is_fatal"),
+    [
+        (400, Scope.REQUEST, True),
+        (401, Scope.KEY, True),
+        (402, Scope.ACCOUNT, True),
+        (404, Scope.MODEL, True),
+        (429, Scope.MODEL, False),
+        (451, Scope.ADDRESS, True),
+        (503, Scope.PROVIDER, False),
+    ],
+)
+def test_a_status_says_whom_it_speaks_of_and_whether_it_passes(
+    status: int, scope: Scope, is_fatal: bool
+) -> None:
+    failure = failed(error(), status)
+
+    assert (failure.scope, failure.is_fatal) == (scope, is_fatal)
+
+
+def test_an_answer_that_was_cut_off_speaks_of_the_provider() -> None:
+    assert failed(b"").scope is Scope.PROVIDER
+
+
+def test_an_error_in_a_list_of_one_is_read_as_gemini_sends_it() -> None:
+    failure = failed([{"error": {"code": 429, "message": "Spent.", "status": "RESOURCE_EXHAUSTED"}}], 429)
+
+    assert (failure.message, failure.code) == ("Spent.", "RESOURCE_EXHAUSTED")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"detail": {"error": "No."}},
+        {"detail": [{"msg": "No."}]},
+        {"detail": "No."},
+        {"error": "No.", "code": "Some sentence"},
+        {"object": "error", "message": {"detail": [{"msg": "No."}]}},
+    ],
+)
+def test_a_message_is_found_wherever_it_stands(body: dict[str, Any]) -> None:
+    assert failed(body, 422).message == "No."

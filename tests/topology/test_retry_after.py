@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from topology.providers.outcomes import LONGEST_RETRY_AFTER_S, retry_after_s
+from topology.providers.waits import LONGEST_RETRY_AFTER_S, retry_after_s
 
 NOON = datetime(2001, 2, 3, 12, tzinfo=UTC)
 

@@ -5,19 +5,14 @@ too: OpenRouter reports failures after generation began that way.
 """
 
 import json
-import re
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 from topology.errors import ErrorType
 from topology.messages import Request, Usage
-from topology.providers.outcomes import Completion, Failure, FailureKind, retry_after_s
-
-_LONGEST_MESSAGE: Final = 500
-
-_QUOTA_CODES: Final = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
-_CONTEXT_CODES: Final = frozenset({"context_length_exceeded", "string_above_max_length"})
-_FILTER_CODES: Final = frozenset({"content_filter", "content_policy_violation", "moderation_blocked"})
+from topology.providers.bodies import error_in, parsed
+from topology.providers.failures import failure_of
+from topology.providers.outcomes import Completion, Failure, FailureKind
 
 
 def path_of(request: Request) -> str:
@@ -32,25 +27,38 @@ def body_of(request: Request, model: str) -> bytes:
 
 
 def read_answer(
-    operation: str, status: int, headers: Mapping[str, str], content: bytes
+    operation: str,
+    status: int,
+    headers: Mapping[str, str],
+    content: bytes,
+    *,
+    provider: str | None = None,
 ) -> Completion | Failure:
-    """What the provider's answer means."""
-    try:
-        body = json.loads(content)
-    except (ValueError, RecursionError):
-        body = None
+    """What the provider's answer means.
+
+    Args:
+        operation: `chat` or `embeddings`.
+        status: The HTTP status.
+        headers: Those of the answer, in any case.
+        content: The body as it came.
+        provider: The catalogue's name of who answered, for what only its own errors say.
+    """
+    body = parsed(content)
     if status >= 400:
-        return _failure(status, headers, _error_in(body))
+        return failure_of(provider, status, headers, error_in(body, content))
     if not isinstance(body, dict):
         return _cut_off("the answer is not JSON")
     if body.get("error"):
-        error = _error_in(body)
-        code = error.get("code")
-        inner = code if isinstance(code, int) and 400 <= code < 600 else 502
-        return _failure(inner, headers, error)
+        error = error_in(body)
+        return failure_of(provider, _inner_status(error.error.get("code")), headers, error)
     if not _is_complete(operation, body):
         return _cut_off("the answer has no finish reason")
     return Completion(body=body, usage=_usage(body), model=body.get("model"))
+
+
+def _inner_status(code: Any) -> int:
+    """The status that an error inside a good answer names; without one, the provider is at fault."""
+    return code if isinstance(code, int) and 400 <= code < 600 else 502
 
 
 def _is_complete(operation: str, body: dict[str, Any]) -> bool:
@@ -71,56 +79,6 @@ def _usage(body: dict[str, Any]) -> Usage:
     if "prompt_tokens" in counts:
         counts.setdefault("completion_tokens", 0)  # embeddings generate none
     return Usage(**counts)
-
-
-def _error_in(body: Any) -> dict[str, Any]:
-    """The error object; Cerebras and others send it flat, Ollama as a text."""
-    if not isinstance(body, dict):
-        return {}
-    error = body.get("error", body)
-    return error if isinstance(error, dict) else {"message": str(error)}
-
-
-def _failure(status: int, headers: Mapping[str, str], error: Mapping[str, Any]) -> Failure:
-    words = {str(error.get("code")), str(error.get("type"))}
-    kind, error_type = _classify(status, words)
-    message = error.get("message")
-    text = message if isinstance(message, str) and message else f"HTTP status {status}"
-    wait_s = retry_after_s(headers)
-    return Failure(kind, error_type, text[:_LONGEST_MESSAGE], status, wait_s, _code(error))
-
-
-def _code(error: Mapping[str, Any]) -> str | None:
-    """The error's code or type, if it is a word and no sentence."""
-    for name in ("code", "type"):
-        word = str(error.get(name) or "")
-        if re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", word):
-            return word
-    return None
-
-
-def _classify(status: int, words: set[str]) -> tuple[FailureKind, ErrorType]:  # noqa: PLR0911 - a table
-    if words & _QUOTA_CODES:
-        return FailureKind.QUOTA_GONE, ErrorType.BUDGET_EXHAUSTED
-    if words & _CONTEXT_CODES:
-        return FailureKind.REQUEST_AT_FAULT, ErrorType.CONTEXT_TOO_LONG
-    if words & _FILTER_CODES:
-        return FailureKind.REQUEST_AT_FAULT, ErrorType.CONTENT_FILTERED
-    match status:
-        case 429:
-            return FailureKind.THROTTLED, ErrorType.RATE_LIMITED
-        case 401 | 403:
-            return FailureKind.KEY_REFUSED, ErrorType.AUTHENTICATION
-        case 402:
-            return FailureKind.QUOTA_GONE, ErrorType.BUDGET_EXHAUSTED
-        case 404:
-            return FailureKind.REQUEST_AT_FAULT, ErrorType.NO_MODEL_AVAILABLE
-        case 408 | 409 | 425:
-            return FailureKind.CAPACITY, ErrorType.PROVIDER_ERROR
-        case _ if status >= 500:
-            return FailureKind.CAPACITY, ErrorType.PROVIDER_ERROR
-        case _:
-            return FailureKind.REQUEST_AT_FAULT, ErrorType.INVALID_REQUEST
 
 
 def _cut_off(message: str) -> Failure:

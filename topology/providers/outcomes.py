@@ -1,16 +1,26 @@
 """What a call to a provider came to, in words that hold for all providers."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any
 
 from topology.errors import ErrorType
 from topology.messages import Usage
 
-LONGEST_RETRY_AFTER_S: Final = 7 * 86400.0
+
+class Scope(StrEnum):
+    """Which part of a provider an answer speaks of, so that nothing else is punished for it."""
+
+    KEY = "key"
+    ACCOUNT = "account"
+    """All keys that share one quota: an organisation, a project, a team."""
+    MODEL = "model"
+    """One model of that account."""
+    PROVIDER = "provider"
+    ADDRESS = "address"
+    """Where we call from: a blocked country or IP address. Other keys fare no better."""
+    REQUEST = "request"
+    """Nothing of the provider's: the request itself."""
 
 
 class FailureKind(StrEnum):
@@ -19,9 +29,10 @@ class FailureKind(StrEnum):
     THROTTLED = "throttled"
     """A limit, for a short while: wait, or go elsewhere."""
     QUOTA_GONE = "quota_gone"
-    """The account has nothing left for long."""
+    """Nothing is left for hours: a day's quota is spent, or the money. Until the reset, where one is
+    told; until somebody pays or raises the limit, where `needs_operator` says so."""
     KEY_REFUSED = "key_refused"
-    """This key does not work; others may."""
+    """Who asks is turned away: the key, or what `scope` names instead. Others may be let in."""
     CAPACITY = "capacity"
     """The provider is in trouble: try elsewhere, or later."""
     UNSENT = "unsent"
@@ -29,7 +40,7 @@ class FailureKind(StrEnum):
     AMBIGUOUS = "ambiguous"
     """Cut off after it began: it may have been billed."""
     REQUEST_AT_FAULT = "request_at_fault"
-    """The same request fails everywhere; never try again."""
+    """The same request fails again; other models may differ, the same one will not."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +67,9 @@ class Failure:
         status: The HTTP status; None when there was no answer.
         retry_after_s: What the provider asked to wait, in seconds; None when it did not say.
         code: The provider's own word for it, fit for events and logs.
+        scope: Which part of the provider it speaks of.
+        needs_operator: No waiting mends it: somebody has to pay, to raise a limit, to replace a key, or
+            to call from elsewhere.
     """
 
     kind: FailureKind
@@ -64,32 +78,15 @@ class Failure:
     status: int | None = None
     retry_after_s: float | None = None
     code: str | None = None
+    scope: Scope = Scope.PROVIDER
+    needs_operator: bool = False
+
+    @property
+    def is_fatal(self) -> bool:
+        """Whether the same call, on the same account, fails however long one waits."""
+        return self.needs_operator or self.kind is FailureKind.REQUEST_AT_FAULT
 
     @property
     def may_be_billed(self) -> bool:
         """Whether the provider may have charged for it."""
         return self.kind is FailureKind.AMBIGUOUS
-
-
-def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """What `retry-after-ms` or `retry-after` asks for, in seconds; None when absent or absurd.
-
-    The header holds seconds or an HTTP date (RFC 9110, section 10.2.3); a date is taken relative to the
-    response's own `date` header, since our clock may differ.
-    """
-    named = {name.lower(): value.strip() for name, value in headers.items()}
-    for name, unit_s in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        try:
-            return _sane(float(named[name]) * unit_s)
-        except (KeyError, ValueError):
-            continue
-    try:
-        until = parsedate_to_datetime(named["retry-after"])
-        since = parsedate_to_datetime(named["date"]) if "date" in named else datetime.now(UTC)
-        return _sane((until - since).total_seconds())
-    except (KeyError, ValueError, TypeError):
-        return None
-
-
-def _sane(seconds: float) -> float | None:
-    return seconds if 0 <= seconds <= LONGEST_RETRY_AFTER_S else None
