@@ -39,7 +39,7 @@ _LAYOUT: Final = "o1"
 
 
 class Flights:
-    """The seven scripts on one Redis.
+    """The eight scripts on one Redis.
 
     Args:
         redis: Connected with `decode_responses=False`; not closed here.
@@ -94,6 +94,27 @@ class Flights:
             parks=sorted((tier.delay_s for tier in RetryTier), reverse=True),
         )
         return attended(answer)
+
+    async def restamp(
+        self, fingerprint: str, terms: ClaimTerms, account: str
+    ) -> Literal["mine", "lost"] | tuple[float, str]:
+        """Takes the permits of a claim anew, for a call that is sent later than theirs allow for.
+
+        Returns:
+            `mine`; `lost`: the claim is somebody else's, or over; else the instant until which they are
+            refused, and the limit. Then only the claim is held, to be released.
+        """
+        answer = await self._scripts.run(
+            "restamp",
+            fingerprint,
+            token=terms.token,
+            lease_s=LEASE_S,
+            permit_key=self._permit_key(terms.token),
+            limits=terms.limits_of(account),
+        )
+        if answer[0] == b"later":
+            return float(answer[1]), answer[2].decode()
+        return "mine" if answer[0] == b"mine" else "lost"
 
     async def renew(
         self, fingerprint: str, waiter: Waiter, terms: ClaimTerms, run: Run, leases: Sequence[str]

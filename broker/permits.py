@@ -10,8 +10,8 @@ from broker.controls import paused_key
 from broker.flights import ClaimTerms
 from topology.fleet import Account, Fleet, Model, Provider
 from topology.limits import Limit, day_offset_s
-from topology.messages import Job
-from topology.route import estimated_cost_usd, estimated_tokens
+from topology.messages import Job, Request, Usage
+from topology.route import answer_bound, estimated_cost_usd, estimated_tokens
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,9 @@ class Permits:
         """What closes the provider, or a part of it: an account, a key's origin, a model of an account."""
         return ":".join((f"{self.prefix}closed", self.provider.name, *scope))
 
-    def leases_of(self, account: str, model: Model, terms: ClaimTerms) -> tuple[str, ...]:
+    def leases_of(self, account: str, terms: ClaimTerms) -> tuple[str, ...]:
         """The concurrency leases that a claim holds, to be renewed with it."""
-        chosen = next(a for a in terms.accounts if a["name"] == account)
-        limits = (*terms.limits, *chosen["limits"])
-        return tuple(limit["key"] for limit in limits if limit["kind"] == "lease")
+        return tuple(limit["key"] for limit in terms.limits_of(account) if limit["kind"] == "lease")
 
     def _account(self, account: Account | None, model: Model, costs: Mapping[str, float]) -> dict[str, Any]:
         name = account.name if account else "keyless"
@@ -93,14 +91,16 @@ class Permits:
 
     def _rate(self, scope: str, limit: Limit, costs: Mapping[str, float]) -> dict[str, Any]:
         return {
-            "kind": "fixed" if limit.counting == "fixed" else "sliding",
+            "kind": limit.counting,
             "key": f"{self.prefix}rate:{scope}:{limit.name}",
             "amount": limit.amount,
             "window_s": limit.window_s,
-            "offset_s": day_offset_s(self.provider.day_resets_at),
-            "unit": limit.unit,
+            "slack_s": limit.slack_s,
+            "unit": "reserved_tokens" if (limit.unit, limit.charge) == ("tokens", "reserved") else limit.unit,
             "cost": costs[limit.unit],
             "name": f"{scope} {limit.name}",
+            **({"offset_s": day_offset_s(self.provider.day_resets_at)} if limit.counting == "fixed" else {}),
+            **({"burst": limit.burst or limit.amount} if limit.counting == "bucket" else {}),
         }
 
     @staticmethod
@@ -111,6 +111,23 @@ class Permits:
             # A price that is not known cannot be held against a budget; the reports say so.
             "usd": estimated_cost_usd(model, job.request) or 0.0,
         }
+
+
+def billed(request: Request, usage: Usage, price_usd: float | None) -> dict[str, float]:
+    """What a call that ended well takes of its limits, by unit; a missing unit stays as it was reserved.
+
+    Providers that count from a request's arrival count the prompt and the bound on the answer, whatever is
+    generated; where the request states no bound, what was generated is the best that is known.
+    """
+    bill = {"requests": 1.0}
+    if usage.prompt_tokens is not None and usage.completion_tokens is not None:
+        bill["tokens"] = float(usage.prompt_tokens + usage.completion_tokens)
+        bound = answer_bound(request)
+        answer = usage.completion_tokens if bound is None else bound
+        bill["reserved_tokens"] = float(usage.prompt_tokens + answer)
+    if price_usd is not None:
+        bill["usd"] = price_usd
+    return bill
 
 
 def call_id(fingerprint: str, token: str) -> str:

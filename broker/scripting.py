@@ -13,10 +13,11 @@ from redis.exceptions import TimeoutError as RedisSilent
 
 from broker.away import StateAway, asking
 
-_SCRIPTS: Final = ("admit", "claim", "renew", "commit", "release", "settle", "cancel")
+_SCRIPTS: Final = ("admit", "claim", "restamp", "renew", "commit", "release", "settle", "cancel")
+_OF_PERMITS: Final = frozenset({"claim", "restamp", "commit", "release"})
 _LOADS: Final = 3
 """How often they are loaded for one round trip in a Redis that forgets them again."""
-_WHEN_FULL: Final = frozenset({"renew", "commit", "release", "settle", "cancel"})
+_WHEN_FULL: Final = frozenset({"restamp", "renew", "commit", "release", "settle", "cancel"})
 """A full Redis takes nothing new. What has begun comes to its end even so: a call that is paid for is stored
 and told. What that takes is bounded by the calls under way."""
 _OUR_FAULT: Final = frozenset({"ERR", "WRONGTYPE"})
@@ -115,8 +116,8 @@ def _loaded_as(name: str) -> str:
 
 def _source(name: str) -> str:
     folder = resources.files("broker").joinpath("scripts")
-    parts = [folder.joinpath(f"{part}.lua").read_text("utf-8") for part in ("prelude", name)]
-    return "\n".join(parts)
+    parts = ("prelude", "permits", name) if name in _OF_PERMITS else ("prelude", name)
+    return "\n".join(folder.joinpath(f"{part}.lua").read_text("utf-8") for part in parts)
 
 
 def _code(error: ResponseError) -> str:

@@ -1,5 +1,6 @@
 """What the scripts are asked with, beside the flight and the waiter."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -46,6 +47,19 @@ class ClaimTerms:
     used_key: str
     paused: tuple[str, str] | None = None
 
+    def limits_of(self, account: str) -> tuple[Mapping[str, Any], ...]:
+        """All limits of which a claim that chose this account holds a permit."""
+        chosen = next(a for a in self.accounts if a["name"] == account)
+        return (*self.limits, *chosen["limits"])
+
+    def is_stale(self, account: str, age_s: float) -> bool:
+        """Whether a permit of this age may have become too old to be used.
+
+        Half of the slack is for what comes after this is asked: connecting, and the way to the provider.
+        """
+        slacks = (limit["slack_s"] for limit in self.limits_of(account) if "slack_s" in limit)
+        return age_s > min(slacks, default=math.inf) / 2
+
 
 @dataclass(frozen=True)
 class Result:
@@ -56,7 +70,8 @@ class Result:
         keep_s: For how long an answer is fresh, at least, in seconds.
         shared_s: For how long an error is shared with newcomers, in seconds; 0: not at all.
         retry_at: An error gives way while somebody waits beyond this instant; 0: never.
-        bill: Units really used, of `requests`, `tokens`, `usd`; a missing one stays as reserved.
+        bill: Units really used, of `requests`, `tokens`, `reserved_tokens`, `usd`; a missing one stays as
+            reserved.
     """
 
     outcome: Outcome

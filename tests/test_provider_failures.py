@@ -97,7 +97,7 @@ async def test_a_limit_in_the_configuration_is_kept_without_a_single_429(
 ) -> None:
     limit = Limit(requests=3, window_s=2)
     simulator.change(limits=[limit.model_dump()])
-    fleet = house.simulated(simulator.base_url, provider="limits = [{ requests = 3, window_s = 2.2 }]")
+    fleet = house.simulated(simulator.base_url, provider="limits = [{ requests = 3, window_s = 2 }]")
 
     async with house.workers(fleet, ["front", "backend:all"], ["backend:all"]), house.agent() as optimizer:
         replies = await asyncio.gather(*(optimizer.chat(f"Prompt {n}", timeout=60) for n in range(9)))

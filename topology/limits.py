@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Unit = Literal["requests", "tokens", "usd"]
 Counting = Literal["sliding", "fixed", "bucket"]
+Charge = Literal["reserved", "used"]
 
 _WINDOWS_S: Final = {
     "second": 1.0,
@@ -16,6 +17,11 @@ _WINDOWS_S: Final = {
     "day": 86400.0,
     "month": 30 * 86400.0,
 }
+_LEAST_SLACK_S: Final = 0.2
+_MOST_SLACK_S: Final = 1.0
+_SLACK: Final = 0.01
+_LONG_WINDOW_S: Final = 3600.0
+_BORDER_S: Final = 5.0
 _SHORT_FORM: Final = re.compile(r"(requests|tokens|usd)_per_(second|minute|hour|day|month)")
 
 
@@ -28,8 +34,10 @@ class Limit(BaseModel):
         window_s: The window's length in seconds.
         counting: How the provider counts. `sliding` (default): no window of that length, wherever it
             starts, holds more. `fixed`: calendar windows, days ending at the provider's
-            `day_resets_at`. `bucket`: refills evenly; counted as `sliding`, which never exceeds it.
+            `day_resets_at`. `bucket`: it starts full and refills evenly.
         burst: For `bucket`: how much may be spent at once. None means the whole amount.
+        charge: Which tokens count. `reserved` (default): the prompt and the bound on the answer, as the
+            request states it, from its arrival. `used`: the prompt and what was generated.
         source: Where a limit of the catalogue was read.
         as_of: When, as an ISO date.
     """
@@ -42,6 +50,7 @@ class Limit(BaseModel):
     window_s: float = Field(gt=0)
     counting: Counting = "sliding"
     burst: float | None = Field(default=None, gt=0)
+    charge: Charge = "reserved"
     source: str | None = None
     as_of: str | None = None
 
@@ -63,6 +72,17 @@ class Limit(BaseModel):
     def amount(self) -> float:
         """How much of the unit fits into a window."""
         return self.requests or self.tokens or self.usd or 0.0
+
+    @property
+    def slack_s(self) -> float:
+        """How long after its permit a call may reach the provider, in seconds.
+
+        A hundredth of the window, between 0.2 s and 1 s, since the limit cannot be used up by more than that.
+        Near the end of an hour or a longer fixed window 5 s: clocks differ, and hardly any permit is lost.
+        """
+        if self.counting == "fixed" and self.window_s >= _LONG_WINDOW_S:
+            return _BORDER_S
+        return min(_MOST_SLACK_S, max(_LEAST_SLACK_S, _SLACK * self.window_s))
 
     @property
     def name(self) -> str:

@@ -90,9 +90,16 @@ def estimated_tokens(request: Request) -> tuple[int, int]:
     """Prompt and answer tokens to expect: four bytes of text to a token, and the bound on the answer."""
     params = request.params
     text = sum(len(repr(v)) for k, v in params.items() if k in {"messages", "input", "tools"})
-    bound = params.get("max_completion_tokens") or params.get("max_tokens")
-    answer = bound if isinstance(bound, int) and bound > 0 else DEFAULT_OUTPUT_TOKENS
-    return max(1, text // 4), 0 if request.operation == "embeddings" else answer
+    bound = answer_bound(request)
+    return max(1, text // 4), DEFAULT_OUTPUT_TOKENS if bound is None else bound
+
+
+def answer_bound(request: Request) -> int | None:
+    """The most tokens that the answer may hold, as the request says; None: it does not say."""
+    if request.operation == "embeddings":
+        return 0
+    bound = request.params.get("max_completion_tokens") or request.params.get("max_tokens")
+    return bound if isinstance(bound, int) and bound > 0 else None
 
 
 def estimated_cost_usd(model: Model, request: Request) -> float | None:

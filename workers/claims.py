@@ -20,12 +20,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Call:
-    """A claim with all that belongs to it."""
+    """A claim with all that belongs to it.
+
+    `asked_at` is when it was asked for, by the event loop's clock: its permits are no older.
+    """
 
     job: Job
     model: Model
     terms: ClaimTerms
     run: Run
+    asked_at: float
 
     @property
     def id(self) -> str:

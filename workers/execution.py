@@ -8,12 +8,11 @@ import asyncio
 import logging
 from collections import Counter
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from broker.answers import (
     Busy,
-    Claimed,
     Done,
     Expired,
     Later,
@@ -25,12 +24,12 @@ from broker.answers import (
     Stored,
 )
 from broker.flights import RENEW_EVERY_S, ClaimTerms, Result, StateAway
-from broker.permits import Permits
+from broker.permits import Permits, billed
 from producer_sdk.transport import Delivery
 from topology import names
 from topology.errors import ErrorType, Refused
 from topology.events import EventType
-from topology.fleet import Model, Provider
+from topology.fleet import Provider
 from topology.messages import ErrorReport, Job, Outcome
 from topology.providers.outcomes import Completion, Failure
 from topology.route import cost_usd
@@ -46,8 +45,11 @@ from workers.worker import Worker
 log = logging.getLogger("optimizer.execution")
 
 
+@dataclass(frozen=True)
 class NotBegun:
-    """RabbitMQ took no entry in the books in time."""
+    """Nothing was sent: RabbitMQ took no entry in the books in time, or the permits are refused by now."""
+
+    later: LaterPlease
 
 
 class Execution:
@@ -82,6 +84,7 @@ class Execution:
         if not self._worker.publisher.is_up:  # the call could not be entered in the books
             return LaterPlease(AGAIN_S, "RabbitMQ")
         terms = self._permits.terms(job, model)
+        asked_at = asyncio.get_running_loop().time()
         self._underway.claiming[job.fingerprint] += 1
         try:
             claimed = await self._worker.flights.claim(job.fingerprint, job.waiter, terms)
@@ -91,14 +94,18 @@ class Execution:
             return LaterPlease(AGAIN_S, "Redis")
         finally:
             self._underway.claiming -= Counter({job.fingerprint: 1})
-        return await self._follow(delivery, job, model, terms, claimed)
+        if isinstance(claimed, Run):
+            return await self._run(delivery, Call(job, model, terms, claimed, asked_at))
+        return await self._follow(delivery, job, terms, claimed)
 
     async def _follow(
-        self, delivery: Delivery, job: Job, model: Model, terms: ClaimTerms, claimed: Claimed
+        self,
+        delivery: Delivery,
+        job: Job,
+        terms: ClaimTerms,
+        claimed: Busy | Done | Expired | Later | Own | Spent,
     ) -> Executed:
         match claimed:
-            case Run():
-                return await self._run(delivery, Call(job, model, terms, claimed))
             case Done():
                 return await self._telling.tell(delivery, job, claimed)
             case Own(token=token):
@@ -125,8 +132,8 @@ class Execution:
             # Whatever happened to the connection meanwhile: one of these the broker counts as ours.
             carrier = next((d for d in mine.deliveries if d.is_held), delivery)
             match ended:
-                case NotBegun():
-                    executed = await self._not_begun(call)
+                case NotBegun(later=later):
+                    executed = await self._not_begun(call, later)
                 case None:
                     executed = await self._called_off(carrier, call, seconds)
                 case Completion():
@@ -140,12 +147,12 @@ class Execution:
             mine.ended.set()
         return executed
 
-    async def _not_begun(self, call: Call) -> Executed:
-        """RabbitMQ takes no entry in the books: the claim goes back, and the job keeps its place."""
+    async def _not_begun(self, call: Call, later: LaterPlease) -> Executed:
+        """The claim goes back, and the job keeps its place."""
         error = ErrorType.OVERLOADED.value
         await self._telling.enter_failed(call, 0.0, status=None, error=error, kind="unsent", code=None)
         await self._claims.release(call, sent=False)
-        return LaterPlease(AGAIN_S, "RabbitMQ")
+        return later
 
     async def _call_provider(
         self, call: Call, hurry: asyncio.Event
@@ -167,13 +174,31 @@ class Execution:
         """Nothing starts that is not in the books."""
         await self._telling.enter_doubtful(call.job, *call.run.doubts)
         if not await self._telling.write_ahead(call, self._provider.timeout_s):
-            return NotBegun(), 0.0
+            return NotBegun(LaterPlease(AGAIN_S, "RabbitMQ")), 0.0
+        if (later := await self._too_late(call)) is not None:
+            return NotBegun(later), 0.0
         began = asyncio.get_running_loop().time()
         ended = await self._client.call(call.job, call.run.account, call.run.key_index, call.id)
         return ended, asyncio.get_running_loop().time() - began
 
+    async def _too_late(self, call: Call) -> LaterPlease | None:
+        """Why it cannot be sent, if it came too late for its permits and they are refused by now."""
+        if not call.terms.is_stale(call.run.account, asyncio.get_running_loop().time() - call.asked_at):
+            return None
+        try:
+            answer = await self._worker.flights.restamp(call.job.fingerprint, call.terms, call.run.account)
+        except StateAway:
+            return LaterPlease(AGAIN_S, "Redis")
+        match answer:
+            case "mine":
+                return None
+            case "lost":
+                return LaterPlease(0.0, "own claim")
+            case (until, limit):
+                return LaterPlease(max(0.0, until - self._worker.clock.now()), limit)
+
     async def _renew(self, call: Call, ending: "asyncio.Task[Any]", hurry: asyncio.Event) -> None:
-        leases = self._permits.leases_of(call.run.account, call.model, call.terms)
+        leases = self._permits.leases_of(call.run.account, call.terms)
         pause_s = RENEW_EVERY_S
         while True:
             with suppress(TimeoutError):
@@ -207,11 +232,7 @@ class Execution:
             provider_s=seconds,
             attempts=call.run.attempt,
         )
-        bill = {"requests": 1.0}
-        if usage.prompt_tokens is not None and usage.completion_tokens is not None:
-            bill["tokens"] = float(usage.prompt_tokens + usage.completion_tokens)
-        if price is not None:
-            bill["usd"] = price
+        bill = billed(job.request, usage, price)
         event = self._worker.events.event(
             EventType.CALL_COMPLETED,
             id=call.id,

@@ -5,7 +5,7 @@
 --       ok (a result, or an error), outcome, events (msgpack, what is to be published about it), keep_s,
 --       shared_s (for how long an error is shared with newcomers; 0: not at all),
 --       retry_at (an error gives way while a waiter lives beyond this instant; 0: never),
---       bill: {requests, tokens, usd}
+--       bill: {requests, tokens, reserved_tokens, usd}
 -- Returns one of
 --   stored, payer, events, outcome, waiter...      these have no answer yet
 --   duplicate, payer, events, outcome, waiter...   another result came first; this spend was one too many

@@ -16,7 +16,7 @@ for _, closed in ipairs(a.closed) do
     redis.call('SET', closed.key, text(until_), 'PX', math.ceil((until_ - now) * 1000))
   end
 end
-settle_permits(a.permit_key, not a.sent and {requests = 0, tokens = 0, usd = 0} or nil)
+settle_permits(a.permit_key, not a.sent and {requests = 0, tokens = 0, reserved_tokens = 0, usd = 0} or nil)
 
 if f.state ~= 'running' or f.token ~= a.token then
   return {'lost', tostring(f.attempts or 0)}

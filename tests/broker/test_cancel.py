@@ -116,7 +116,7 @@ async def test_the_leases_of_an_unwanted_call_last_until_it_is_cut_and_its_rates
     lease = {"kind": "lease", "key": desk.key("lease:groq"), "amount": 1, "name": "groq concurrency"}
     rate = {
         "kind": "sliding", "key": desk.key("rate:groq"), "amount": 1, "window_s": 60.0, "unit": "requests",
-        "cost": 1.0, "name": "groq requests-60s",
+        "cost": 1.0, "slack_s": 0.0, "name": "groq requests-60s",
     }  # fmt: skip
     gone, terms = desk.waiter("r1"), desk.terms("w1", limits=(lease, rate))
     await desk.admit(gone)

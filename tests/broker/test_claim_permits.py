@@ -1,4 +1,5 @@
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -24,7 +25,9 @@ def rate(
     desk: Desk, kind: str, amount: float, cost: float = 1.0, window_s: float = 3600.0, **changes: Any
 ) -> Mapping[str, Any]:
     limit = {"kind": kind, "key": desk.key(f"rate:{kind}"), "amount": amount, "window_s": window_s}
-    return {**limit, "offset_s": 0.0, "unit": "tokens", "cost": cost, "name": kind, **changes}
+    common = {"slack_s": 0.0, "offset_s": 0.0, "unit": "tokens", "cost": cost, "name": kind}
+    burst = {"burst": amount} if kind == "bucket" else {}
+    return {**limit, **common, **burst, **changes}
 
 
 async def claim(desk: Desk, flight: str, terms: ClaimTerms) -> Claimed:
@@ -72,7 +75,7 @@ async def test_renewing_keeps_the_lease_too(desk: Desk) -> None:
     assert ends >= run.started + LEASE_S - 1
 
 
-@pytest.mark.parametrize("kind", ["sliding", "fixed"])
+@pytest.mark.parametrize("kind", ["sliding", "fixed", "bucket"])
 async def test_a_rate_grants_its_amount_and_says_when_it_grants_again(desk: Desk, kind: str) -> None:
     limit = rate(desk, kind, amount=10, cost=4)
     for flight in ("a", "b"):
@@ -200,7 +203,7 @@ async def test_when_no_account_grants_the_first_to_grant_again_is_told(desk: Des
     assert later.until < desk.start + 1000
 
 
-@pytest.mark.parametrize("kind", ["sliding", "fixed"])
+@pytest.mark.parametrize("kind", ["sliding", "fixed", "bucket"])
 @pytest.mark.parametrize(("used", "left"), [(2.0, 8.0), (4.0, 6.0), (9.0, 1.0)])
 async def test_the_bill_replaces_what_was_reserved(desk: Desk, kind: str, used: float, left: float) -> None:
     limit, terms = rate(desk, kind, 10, cost=4), desk.terms(limits=(rate(desk, kind, 10, cost=4),))
@@ -214,7 +217,7 @@ async def test_the_bill_replaces_what_was_reserved(desk: Desk, kind: str, used: 
     assert isinstance(within, Run)
 
 
-@pytest.mark.parametrize("kind", ["sliding", "fixed"])
+@pytest.mark.parametrize("kind", ["sliding", "fixed", "bucket"])
 async def test_without_a_bill_what_was_reserved_stays(desk: Desk, kind: str) -> None:
     limit, terms = rate(desk, kind, 10, cost=4), desk.terms(limits=(rate(desk, kind, 10, cost=4),))
     await claim(desk, "a", terms)
@@ -249,3 +252,95 @@ async def test_what_a_bill_left_is_what_the_window_gives_back(desk: Desk) -> Non
 
     assert isinstance(later, Later)
     assert later.until == pytest.approx(run.started + 3600, abs=0.0001)
+
+
+@pytest.mark.parametrize("kind", ["sliding", "fixed", "bucket"])
+async def test_a_call_may_arrive_late_by_the_slack_and_breaks_no_limit(desk: Desk, kind: str) -> None:
+    # The window is over, or the bucket refilled, by the time of the grants; not by that of late arrivals.
+    limit = rate(desk, kind, 1, window_s=0.5, slack_s=0.5)
+    run = await claim(desk, "a", desk.terms(limits=(limit,)))
+    assert isinstance(run, Run)
+
+    later = await claim(desk, "b", desk.terms(limits=(limit,)))
+
+    assert isinstance(later, Later)
+    assert later.until >= run.started + (1.0 if kind != "fixed" else 0.5) - 0.001
+
+
+@pytest.mark.parametrize("border", ["before", "after"])
+async def test_near_the_border_of_two_fixed_windows_a_call_counts_in_both(desk: Desk, border: str) -> None:
+    offset_s = (desk.start + (30.0 if border == "before" else -30.0)) % 3600
+    limit = rate(desk, "fixed", 1, slack_s=50.0, offset_s=offset_s)
+    await claim(desk, "a", desk.terms(limits=(limit,)))
+
+    names = [key async for key in desk.redis.scan_iter(desk.key("rate:fixed:*"))]
+
+    assert len(names) == 2
+    assert {await desk.redis.get(name) for name in names} == {b"1"}
+
+
+async def test_a_bucket_refills_evenly(desk: Desk) -> None:
+    limit = rate(desk, "bucket", 3600, cost=1, window_s=3600, burst=3)
+    for flight in "abc":
+        assert isinstance(await claim(desk, flight, desk.terms(limits=(limit,))), Run)
+
+    for cost, wait_s in ((1, 1), (2, 2), (3, 3), (9, 3)):
+        later = await claim(desk, "d", desk.terms(limits=({**limit, "cost": cost},)))
+        assert isinstance(later, Later)
+        assert later.until == pytest.approx(desk.start + wait_s, abs=0.5)
+
+
+async def restamped(desk: Desk, terms: ClaimTerms) -> object:
+    answer = await desk.flights.restamp("a", terms, "main")
+    return answer if isinstance(answer, str) else answer[1]
+
+
+@pytest.mark.parametrize("kind", ["sliding", "fixed", "bucket"])
+async def test_permits_that_are_taken_anew_are_taken_once(desk: Desk, kind: str) -> None:
+    limit, terms = rate(desk, kind, 10, cost=4), desk.terms(limits=(rate(desk, kind, 10, cost=4),))
+    await claim(desk, "a", terms)
+
+    assert await restamped(desk, terms) == "mine"
+
+    beyond = await claim(desk, "b", desk.terms(limits=({**limit, "cost": 6.5},)))
+    within = await claim(desk, "b", desk.terms(limits=({**limit, "cost": 6},)))
+    assert isinstance(beyond, Later)
+    assert isinstance(within, Run)
+
+
+async def test_permits_that_are_taken_anew_count_from_then_on(desk: Desk) -> None:
+    limit, terms = rate(desk, "sliding", 1), desk.terms(limits=(rate(desk, "sliding", 1),))
+    run = await claim(desk, "a", terms)
+    assert isinstance(run, Run)
+    before = await claim(desk, "b", desk.terms(limits=(limit,)))
+
+    await restamped(desk, terms)
+
+    after = await claim(desk, "b", desk.terms(limits=(limit,)))
+    assert isinstance(before, Later)
+    assert isinstance(after, Later)
+    assert after.until > before.until
+
+
+async def test_permits_that_are_refused_by_now_are_given_back_and_the_limit_is_named(desk: Desk) -> None:
+    limits = rate(desk, "sliding", 1), lease(desk, 5)
+    terms = desk.terms(limits=limits)
+    await claim(desk, "a", terms)
+    closed_for = {**limits[0], "key": desk.key("rate:other"), "name": "other"}
+    await claim(desk, "b", desk.terms(limits=(closed_for,)))
+    more = replace(terms, limits=(*limits, closed_for))
+
+    assert await restamped(desk, more) == "other"
+
+    assert isinstance(await claim(desk, "c", desk.terms(limits=limits)), Run)
+
+
+async def test_a_claim_that_is_somebody_elses_gets_no_permits(desk: Desk) -> None:
+    limit = rate(desk, "sliding", 2)
+    terms = desk.terms(limits=(limit,))
+    await claim(desk, "a", terms)
+    await desk.flights.release("a", terms.token)
+
+    assert await restamped(desk, terms) == "lost"
+
+    assert await desk.redis.zcard(limit["key"]) == 1

@@ -20,10 +20,12 @@ if TYPE_CHECKING:
 TIME = "redis.call('TIME')"
 LIMITS = (
     {"kind": "lease", "key": "o1:lease", "amount": 1, "name": "lease"},
-    {"kind": "sliding", "key": "o1:sliding", "amount": 5, "window_s": 60, "unit": "requests", "cost": 2.5,
-     "name": "sliding"},
-    {"kind": "fixed", "key": "o1:fixed", "amount": 9, "window_s": 60, "offset_s": 0, "unit": "tokens",
-     "cost": 3, "name": "fixed"},
+    {"kind": "sliding", "key": "o1:sliding", "amount": 5, "window_s": 60, "slack_s": 1, "unit": "requests",
+     "cost": 2.5, "name": "sliding"},
+    {"kind": "fixed", "key": "o1:fixed", "amount": 9, "window_s": 60, "slack_s": 60, "offset_s": 0,
+     "unit": "tokens", "cost": 3, "name": "fixed"},
+    {"kind": "bucket", "key": "o1:bucket", "amount": 60, "window_s": 60, "slack_s": 1, "burst": 9,
+     "unit": "reserved_tokens", "cost": 3, "name": "bucket"},
 )  # fmt: skip
 RATE = {"key": "o1:rate", "amount": 2, "window_s": 60.0, "name": "rate"}
 RELATIVE = ("permit:", "used", "request:", "sliding", "closed")
@@ -41,6 +43,7 @@ calls = st.one_of(
     st.tuples(st.just("claim"), texts, st.fixed_dictionaries({
         "worker": st.sampled_from(["w1", "w2"]), "token": tokens, "limits": st.sampled_from([(), LIMITS]),
     })),
+    st.tuples(st.just("restamp"), texts, st.fixed_dictionaries({"token": tokens})),
     st.tuples(st.just("renew"), texts, st.fixed_dictionaries({"worker": st.just("w1"), "token": tokens})),
     st.tuples(
         st.just("commit"), texts, st.fixed_dictionaries({
@@ -48,7 +51,7 @@ calls = st.one_of(
             "events": st.sampled_from(["", "e"]), "keep_s": st.sampled_from([0, 600]),
             "shared_s": st.sampled_from([0, 5]), "ago": st.sampled_from([0, 20]),
             "retry_in": st.sampled_from([None, 1]),
-            "bill": st.sampled_from([{}, {"requests": 1.0}, {"requests": 0.1, "tokens": 7}]),
+            "bill": st.sampled_from([{}, {"requests": 1.0}, {"requests": 0.1, "tokens": 7, "reserved_tokens": 1}]),  # noqa: E501
         })),
     st.tuples(
         st.just("release"), texts, st.fixed_dictionaries({
@@ -122,6 +125,9 @@ class Pair:
                     "permit_key": f"o1:permit:{details['token']}", "paused": [], "accounts": [account],
                     "used_key": "o1:used",
                 }  # fmt: skip
+            case "restamp":
+                key = f"o1:permit:{details['token']}"
+                return common | {"lease_s": 15.0, "permit_key": key, "limits": LIMITS}
             case "renew":
                 return common | {
                     "lease_s": 15.0,

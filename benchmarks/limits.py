@@ -1,0 +1,207 @@
+"""How much of a provider's limits is used, and whether one call too many ever arrives.
+
+`python -m benchmarks.limits`: the simulated provider allows 120 requests and 30,000 tokens in a window,
+and charges the prompt and the bound on the answer on arrival. More requests wait than it takes. For each way
+of counting and each number of workers, one line: the 429s, and what was used of the limit that binds, in the
+worst of the full windows. Everything is real and in processes of its own. `--kill-every 10` kills a worker
+that often.
+"""
+
+import argparse
+import asyncio
+import itertools
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from broker import declaring
+from producer_sdk import AsyncOptimizer
+from sandbox.nodes import Brokers, find_brokers
+from sandbox.simulator import Latency, Limit, Settings, SimulatorProcess
+from topology.declaration import declaration
+from topology.loading import load_fleet
+
+REQUESTS, TOKENS = 120, 30_000
+_FLEET = """
+[fleet]
+requests_per_minute = 1e6
+agent_requests_per_minute = 1e6
+concurrency = 1000
+max_spends = 50
+[providers.simulated]
+base_url = "{base_url}"
+keyless = true
+concurrency = {concurrency}
+limits = [
+  {{ requests = {requests}, window_s = {window_s}, counting = "{counting}" }},
+  {{ tokens = {tokens}, window_s = {window_s}, counting = "{counting}" }},
+]
+[[providers.simulated.models]]
+id = "sim-small"
+"""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One line of the table."""
+
+    counting: str
+    workers: int
+    binding: str
+    """`requests` or `tokens`: which of the two is used up first."""
+
+
+class Pools:
+    """The worker processes; one more for each that is killed."""
+
+    def __init__(self, config: Path, environ: dict[str, str]) -> None:
+        self._config, self._environ = config, environ
+        self._running: list[subprocess.Popen[bytes]] = []
+
+    def start(self, *roles: str) -> None:
+        command = [sys.executable, "-m", "console.main", "worker", *roles, "--config", str(self._config)]
+        self._running.append(
+            subprocess.Popen(command, env=self._environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        )
+
+    async def kill_every(self, seconds: float) -> None:
+        """Kills a pool that often, and starts another; never the front, which is the first."""
+        while True:
+            await asyncio.sleep(seconds)
+            victim = random.choice(self._running[1:])
+            victim.send_signal(signal.SIGKILL)
+            self._running.remove(victim)
+            self.start("backend:all")
+
+    def end(self) -> None:
+        for process in self._running:
+            process.kill()
+            process.wait(30)
+
+
+@contextmanager
+def fleet(brokers: Brokers, cell: Cell, folder: Path, options: argparse.Namespace) -> Iterator[Any]:
+    """A provider and a configuration that says what it says itself."""
+    counting: Any = cell.counting
+    limits = (
+        Limit(requests=REQUESTS, window_s=options.window, counting=counting),
+        Limit(tokens=TOKENS, window_s=options.window, counting=counting),
+    )
+    latency = Latency(kind="uniform", low_s=options.fastest, high_s=options.slowest)
+    with SimulatorProcess(Settings(limits=limits, latency=latency)) as provider:
+        config = folder / "fleet.toml"
+        in_flight = REQUESTS / options.window * options.slowest
+        config.write_text(
+            _FLEET.format(
+                base_url=provider.base_url, concurrency=int(2 * in_flight) + 2 * cell.workers,
+                requests=REQUESTS, tokens=TOKENS, window_s=options.window, counting=cell.counting,
+            ),
+            "utf-8",
+        )  # fmt: skip
+        environ = {
+            **os.environ,
+            "OPTIMIZER_AMQP_URL": brokers.amqp_url,
+            "OPTIMIZER_REDIS_URL": brokers.redis_url,
+        }
+        if brokers.management_url is None:
+            raise SystemExit("OPTIMIZER_MANAGEMENT_URL is not set, and policies need it")
+        whole = declaration(load_fleet(config, environ))
+        asyncio.run(declaring.apply(whole, brokers.amqp_url, brokers.management_url))
+        pools = Pools(config, environ)
+        try:
+            pools.start("front")
+            for _ in range(cell.workers):
+                pools.start("backend:all")
+            yield provider, pools
+        finally:
+            pools.end()
+
+
+async def load(brokers: Brokers, provider: SimulatorProcess, pools: Pools, cell: Cell, options: Any) -> None:
+    """Keeps more requests waiting than the provider takes, until the last window is full."""
+    lasts_s = (options.windows + 1.5) * options.window
+    draws = random.Random(options.seed)
+    names = itertools.count()
+    share = 1.4 if cell.binding == "tokens" else 0.8
+    mean = share * TOKENS / REQUESTS
+
+    async with AsyncOptimizer("bench", url=brokers.amqp_url) as optimizer:
+
+        async def ask() -> None:
+            while True:
+                prompt = f"{next(names)} {cell} {options.seed} " + "x" * draws.randrange(40, 400)
+                bound = max(1, int(draws.uniform(0.4, 1.6) * mean) - len(prompt) // 4)
+                try:
+                    await optimizer.chat(prompt, max_tokens=bound, timeout=lasts_s)
+                except Exception as error:  # noqa: BLE001 - a figure of the table
+                    print(f"  {type(error).__name__}: {error}")
+
+        waiting = [asyncio.create_task(ask()) for _ in range(2 * REQUESTS)]
+        killing = asyncio.create_task(pools.kill_every(options.kill_every)) if options.kill_every else None
+        began = time.monotonic()
+        while not provider.ledger():
+            await asyncio.sleep(0.1)
+            if time.monotonic() - began > 60:
+                raise SystemExit("no call came within a minute")
+        await asyncio.sleep(lasts_s)
+        for task in (*waiting, *([killing] if killing else [])):
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+
+
+def judge(provider: SimulatorProcess, options: argparse.Namespace) -> tuple[int, int, list[float]]:
+    """The 429s, the calls, and for each full window the share of the limit that was used most."""
+    ledger = provider.ledger()
+    admitted = [call for call in ledger if call.outcome != "rate_limited"]
+    first = min(call.arrived_at for call in admitted)
+    first += options.window - first % options.window  # the border of a fixed window
+    shares = []
+    for n in range(options.windows):
+        starts = first + n * options.window
+        inside = [c for c in admitted if starts <= c.arrived_at < starts + options.window]
+        tokens = sum(call.charged_tokens or 0 for call in inside)
+        shares.append(max(len(inside) / REQUESTS, tokens / TOKENS))
+    return len(ledger) - len(admitted), len(admitted), shares
+
+
+def measure(brokers: Brokers, cell: Cell, options: argparse.Namespace) -> None:
+    with TemporaryDirectory() as folder, fleet(brokers, cell, Path(folder), options) as (provider, pools):
+        asyncio.run(load(brokers, provider, pools, cell, options))
+        refused, calls, shares = judge(provider, options)
+    each = " ".join(f"{share:.1%}" for share in shares)
+    what = f"{cell.counting:8} {cell.binding:9} {cell.workers:2} workers"
+    refusals = f"{refused} x 429 of {refused + calls:5} calls"
+    print(f"{what}  {refusals}  worst window {min(shares):.1%}  ({each})", flush=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.limits")
+    parser.add_argument("--window", type=float, default=60.0, help="seconds; default 60")
+    parser.add_argument("--windows", type=int, default=5, help="full windows that are judged; default 5")
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 4, 16])
+    parser.add_argument("--counting", nargs="+", default=["sliding", "fixed", "bucket"])
+    parser.add_argument("--binding", nargs="+", default=["requests"], help="requests, tokens, or both")
+    parser.add_argument("--fastest", type=float, default=0.2, help="seconds that a call takes at least")
+    parser.add_argument("--slowest", type=float, default=8.0, help="and at most")
+    parser.add_argument("--kill-every", type=float, default=0.0, help="seconds; 0 kills nobody")
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args(arguments)
+    for counting, binding, workers in itertools.product(options.counting, options.binding, options.workers):
+        with (
+            TemporaryDirectory(prefix="limits-") as folder,
+            find_brokers(Path(folder), os.environ, say=lambda _: None) as brokers,
+        ):
+            measure(brokers, Cell(counting, workers, binding), options)
+
+
+if __name__ == "__main__":
+    main()

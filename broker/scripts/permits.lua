@@ -1,0 +1,208 @@
+-- Permits: what a call must have of every limit that it is under. Put after the prelude where a script asks for it.
+--
+-- A limit is {kind = 'lease', key, amount, name}
+--         or {kind = 'sliding', key, amount, window_s, slack_s, unit, cost, name}
+--         or {kind = 'fixed', key, amount, window_s, slack_s, offset_s, unit, cost, name}
+--         or {kind = 'bucket', key, amount, window_s, slack_s, burst, unit, cost, name}.
+--
+-- A call reaches the provider at some instant within slack_s of its grant, which nobody here knows. So a sliding
+-- window is longer by that much; near a border of fixed windows a call counts in both; and a bucket takes each call
+-- before for as late as it can be, and the next for as early.
+
+local LEASE_POLL_S = 0.2 -- a lease may end at any time: ask again after this
+local LITTLE = 0.000001
+
+local function cost_of(limit)
+  -- What is larger than the whole window, or the whole bucket, takes the whole of it.
+  return math.min(limit.cost, limit.burst or limit.amount)
+end
+
+-- Fixed windows.
+
+local function window_of(limit, index)
+  local starts = index * limit.window_s + limit.offset_s
+  return {key = limit.key .. ':' .. string.format('%d', index), starts = starts, ends = starts + limit.window_s}
+end
+
+-- The window of this instant, and the one beyond a border nearby.
+local function windows_at(limit, now)
+  local index = math.floor((now - limit.offset_s) / limit.window_s)
+  local window = window_of(limit, index)
+  if now < window.starts + limit.slack_s then
+    return {window, window_of(limit, index - 1)}
+  elseif now >= window.ends - limit.slack_s then
+    return {window, window_of(limit, index + 1)}
+  end
+  return {window}
+end
+
+local function fixed_wait(limit, now)
+  local wait
+  for _, window in ipairs(windows_at(limit, now)) do
+    local used = tonumber(redis.call('GET', window.key) or '0')
+    if used + cost_of(limit) > limit.amount + LITTLE and (not wait or window.ends > wait) then
+      wait = window.ends
+    end
+  end
+  return wait and wait + limit.slack_s
+end
+
+-- Sliding windows: who took how much, by the instant of the grant.
+
+local function entry_cost(member)
+  return tonumber(string.match(member, ':([^:]*)$'))
+end
+
+local function forget_old(limit, now)
+  local old = redis.call('ZRANGEBYSCORE', limit.key, '-inf', text(now - limit.window_s - limit.slack_s))
+  for _, member in ipairs(old) do
+    redis.call('ZREM', limit.key, member)
+    redis.call('INCRBYFLOAT', limit.key .. ':sum', -entry_cost(member))
+  end
+  if redis.call('ZCARD', limit.key) == 0 then
+    redis.call('DEL', limit.key .. ':sum') -- rounding errors end here
+  end
+end
+
+local function sliding_wait(limit, now)
+  forget_old(limit, now)
+  local excess = tonumber(redis.call('GET', limit.key .. ':sum') or '0') + cost_of(limit) - limit.amount
+  if excess <= LITTLE then
+    return nil
+  end
+  local freed, from, span = 0, 0, limit.window_s + limit.slack_s
+  while true do
+    local page = redis.call('ZRANGE', limit.key, from, from + 63, 'WITHSCORES')
+    if #page == 0 then
+      return now + span
+    end
+    for i = 1, #page, 2 do
+      freed = freed + entry_cost(page[i])
+      if freed >= excess - LITTLE then
+        return tonumber(page[i + 1]) + span
+      end
+    end
+    from = from + 64
+  end
+end
+
+-- Buckets: the instant at which it will be full again, as in the generic cell rate algorithm.
+
+local function seconds_for(limit, cost)
+  return cost * limit.window_s / limit.amount
+end
+
+local function full_at(limit)
+  return tonumber(redis.call('GET', limit.key) or '0')
+end
+
+local function bucket_wait(limit, now)
+  local missing = math.max(full_at(limit) - now, 0)
+  local excess = missing + seconds_for(limit, cost_of(limit)) - seconds_for(limit, limit.burst)
+  return excess > LITTLE and now + excess or nil
+end
+
+-- All of them.
+
+-- The instant at which this limit may grant; nil when it grants now.
+local function wait_of(limit, now)
+  if limit.kind == 'lease' then
+    redis.call('ZREMRANGEBYSCORE', limit.key, '-inf', text(now))
+    return redis.call('ZCARD', limit.key) >= limit.amount and now + LEASE_POLL_S or nil
+  elseif limit.kind == 'fixed' then
+    return fixed_wait(limit, now)
+  elseif limit.kind == 'bucket' then
+    return bucket_wait(limit, now)
+  end
+  return sliding_wait(limit, now)
+end
+
+-- The latest instant that any of the limits asks to wait for, and the name of that limit.
+local function latest_wait(limits, now, wait, name)
+  for _, limit in ipairs(limits) do
+    local instant = wait_of(limit, now)
+    if instant and (not wait or instant > wait) then
+      wait, name = instant, limit.name
+    end
+  end
+  return wait, name
+end
+
+-- Takes a permit of this limit; returns how to settle it.
+local function take_permit(limit, token, now, lease_s)
+  local note = {kind = limit.kind, key = limit.key, unit = limit.unit, token = token}
+  if limit.kind == 'lease' then
+    redis.call('ZADD', limit.key, text(now + lease_s), token)
+    return note
+  end
+  note.cost = cost_of(limit)
+  if limit.kind == 'fixed' then
+    note.keys = {}
+    for _, window in ipairs(windows_at(limit, now)) do
+      redis.call('INCRBYFLOAT', window.key, note.cost)
+      redis.call('EXPIREAT', window.key, math.ceil(window.ends) + 60)
+      note.keys[#note.keys + 1] = window.key
+    end
+  elseif limit.kind == 'bucket' then
+    note.per_unit_s = seconds_for(limit, 1)
+    local full = math.max(full_at(limit), now + limit.slack_s) + seconds_for(limit, note.cost)
+    redis.call('SET', limit.key, text(full), 'EXAT', math.ceil(full) + 60)
+  else
+    note.member = token .. ':' .. text(note.cost)
+    local span = math.ceil(limit.window_s + limit.slack_s) + 60
+    redis.call('ZADD', limit.key, text(now), note.member)
+    redis.call('INCRBYFLOAT', limit.key .. ':sum', note.cost)
+    redis.call('EXPIRE', limit.key, span)
+    redis.call('EXPIRE', limit.key .. ':sum', span)
+  end
+  return note
+end
+
+-- Takes a permit of each limit, and notes under the token how to settle it.
+local function take_permits(limits, token, now, lease_s, permit_key)
+  local notes = {}
+  for i, limit in ipairs(limits) do
+    notes[i] = take_permit(limit, token, now, lease_s)
+  end
+  redis.call('SET', permit_key, cmsgpack.pack(notes), 'EX', 86400)
+end
+
+local function settle_note(note, spent)
+  local difference = spent - note.cost
+  if note.kind == 'fixed' then
+    for _, key in ipairs(note.keys) do
+      if redis.call('EXISTS', key) == 1 then
+        redis.call('INCRBYFLOAT', key, difference)
+      end
+    end
+    return
+  elseif note.kind == 'bucket' then
+    local full = tonumber(redis.call('GET', note.key) or '0') + difference * note.per_unit_s
+    if redis.call('EXISTS', note.key) == 1 then
+      redis.call('SET', note.key, text(full), 'KEEPTTL')
+    end
+    return
+  end
+  local at = redis.call('ZSCORE', note.key, note.member)
+  if at then
+    redis.call('ZREM', note.key, note.member)
+    redis.call('ZADD', note.key, at, note.token .. ':' .. text(spent))
+    redis.call('INCRBYFLOAT', note.key .. ':sum', difference)
+  end
+end
+
+-- Ends the leases of a call and books what it really used; nil for a unit keeps what was reserved.
+local function settle_permits(permit_key, bill)
+  local packed = redis.call('GET', permit_key)
+  if not packed then
+    return
+  end
+  redis.call('DEL', permit_key)
+  for _, note in ipairs(cmsgpack.unpack(packed)) do
+    if note.kind == 'lease' then
+      redis.call('ZREM', note.key, note.token)
+    elseif bill and bill[note.unit] then
+      settle_note(note, bill[note.unit])
+    end
+  end
+end

@@ -1,0 +1,23 @@
+-- restamp: the call is sent later than its permits allow for; it takes them anew, at this instant.
+--
+-- KEYS  flight, waiters, served
+-- ARGV  msgpack map: token, lease_s, permit_key, limits (those that claim took)
+-- Returns one of
+--   mine
+--   later, instant, limit   they are refused now: nothing is held but the claim, which is to be released
+--   lost                    somebody else runs it now, or it is finished
+
+local a = cmsgpack.unpack(ARGV[1])
+local now = clock()
+local f = read_flight('state', 'token')
+
+if f.state ~= 'running' or f.token ~= a.token then
+  return {'lost'}
+end
+settle_permits(a.permit_key, {requests = 0, tokens = 0, reserved_tokens = 0, usd = 0})
+local wait, name = latest_wait(a.limits, now)
+if wait then
+  return {'later', text(wait), name}
+end
+take_permits(a.limits, a.token, now, a.lease_s, a.permit_key)
+return {'mine'}
