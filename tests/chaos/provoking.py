@@ -133,7 +133,8 @@ async def _take_one(channel: AbstractChannel, name: str) -> "asyncio.Future[Abst
     taken: asyncio.Future[AbstractIncomingMessage] = asyncio.get_running_loop().create_future()
 
     async def take(message: AbstractIncomingMessage) -> None:
-        taken.set_result(message)
+        if not taken.done():  # a second may come before the consumer is gone; it is handed out again
+            taken.set_result(message)
 
     queue = await channel.get_queue(name, ensure=False)
     await queue.consume(take, arguments={"x-priority": 10})  # before the workers

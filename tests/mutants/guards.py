@@ -139,10 +139,28 @@ _RESERVES: Final = (
     Mutant(
         "the bill is never booked",
         "reserve",
-        "broker/scripts/prelude.lua",
+        "broker/scripts/permits.lua",
         "      settle_note(note, bill[note.unit])\n",
         "",
         ("tests/broker/test_claim_permits.py::test_the_bill_replaces_what_was_reserved",),
+    ),
+    Mutant(
+        "calls are taken to arrive at the instant of their grant",
+        "reserve",
+        "broker/scripts/permits.lua",
+        "'-inf', text(now - limit.window_s - limit.slack_s))",
+        "'-inf', text(now - limit.window_s))",
+        ("tests/model/test_permits.py::test_no_call_is_refused_whenever_it_arrives[sliding]",),
+    ),
+    Mutant(
+        "a permit is good for ever",
+        "reserve",
+        "workers/execution.py",
+        "        if (later := await self._too_late(call)) is not None:\n",
+        "        if (later := None) is not None:\n",
+        (
+            "tests/test_late_calls.py::test_a_worker_that_was_frozen_with_a_permit_takes_another_before_it_calls",
+        ),
     ),
 )
 
