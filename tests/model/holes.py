@@ -209,8 +209,12 @@ GUARDED: Final[Mapping[str, tuple[str, ...]]] = {
         "tests/topology/test_declaration.py::test_no_queue_inside_has_a_length_limit_but_the_copies_for_people",
         "tests/test_undertaker.py::test_a_job_whose_queue_was_deleted_while_it_was_parked_is_answered",
     ),
-    "C5": ("tests/broker/test_claim_permits.py::test_a_paid_answer_is_told_though_no_permit_is_left",),
+    "C5": (
+        "tests/broker/test_claim_permits.py::test_a_paid_answer_is_told_though_no_permit_is_left",
+        "tests/test_late_calls.py::test_a_worker_that_was_frozen_with_a_permit_takes_another_before_it_calls",
+    ),
     "C6": (
+        "tests/test_quotas.py::test_a_model_whose_quota_is_spent_holds_up_no_other_model",
         "tests/test_waiting.py::test_a_limit_that_closes_a_lane_for_long_is_named_to_those_who_come_later",
     ),
     "H3": (
@@ -239,7 +243,11 @@ GUARDED: Final[Mapping[str, tuple[str, ...]]] = {
     "M11": (
         "tests/crash/test_gone.py::test_what_waits_for_a_pool_or_a_queue_that_is_gone_is_answered_by_another",
     ),
-    "M12": ("tests/broker/test_claim_permits.py::test_a_fixed_window_ends_at_the_providers_own_hour",),
+    "M12": (
+        "tests/broker/test_claim_permits.py::test_a_fixed_window_ends_at_the_providers_own_hour",
+        "tests/broker/test_claim_permits.py::test_near_the_border_of_two_fixed_windows_a_call_counts_in_both",
+        "tests/model/test_permits.py::test_no_call_is_refused_whenever_it_arrives",
+    ),
     "M14": ("tests/broker/test_leases.py::test_renewing_writes_back_what_a_flushed_redis_forgot",),
     "M15": ("tests/sdk/test_core.py::test_at_its_deadline_a_call_fails_and_is_not_sent_again",),
     "M16": ("tests/test_redis_faults.py::test_a_full_redis_takes_nothing_new_and_tells_what_is_under_way",),
