@@ -169,6 +169,7 @@ class Flights:
         token: str,
         *,
         closed: Mapping[str, float] | None = None,
+        grow_s: float = 0.0,
         parked_until: float = 0.0,
         billed: bool = False,
         sent: bool = True,
@@ -178,7 +179,10 @@ class Flights:
         Args:
             fingerprint: The flight.
             token: The claim's.
-            closed: Keys to close for every replica, with the instant until which.
+            closed: Keys to close for every replica, with the instant until which. After that one call may try
+                what is behind each, and its end decides.
+            grow_s: Where the provider does not say how long: they are closed for so many seconds, and twice
+                as long each time that such a call is refused, up to an hour. 0: until the instants.
             parked_until: When the job comes back from a retry tier; 0: it is not parked.
             billed: The provider may have charged; the spend stays counted.
             sent: False when nothing left this machine: the permits go back.
@@ -191,7 +195,7 @@ class Flights:
             fingerprint,
             token=token,
             permit_key=self._permit_key(token),
-            closed=[{"key": key, "until_": until} for key, until in (closed or {}).items()],
+            closed=[{"key": k, "until_": until, "grow_s": grow_s} for k, until in (closed or {}).items()],
             parked_until=parked_until,
             billed=billed,
             sent=sent,

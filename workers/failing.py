@@ -93,7 +93,8 @@ class AfterFailure:
             scope=failure.scope.value,
             code=failure.code,
         )
-        await self._claims.release(call, closed={self._part(call, failure.scope): until})
+        grow_s = _THROTTLED_S if failure.retry_after_s is None and not gone else 0.0
+        await self._claims.release(call, closed={self._part(call, failure.scope): until}, grow_s=grow_s)
         if self._moving.elsewhere(call.job) is not None:
             return await self._moving.hand_on(delivery, call.job, failure.kind.value)
         return LaterPlease(0.0, failure.kind.value)  # the next claim knows which account opens when
@@ -144,7 +145,7 @@ class AfterFailure:
             # Nobody else to ask: waiting would only hide that the key is wrong.
             return await self._end_in_error(delivery, call, failure)
         closed = {self._part(call, failure.scope): self._worker.clock.now() + _KEY_REFUSED_S}
-        await self._claims.release(call, closed=closed)
+        await self._claims.release(call, closed=closed, grow_s=_KEY_REFUSED_S)
         if others == 0:
             return await self._moving.hand_on(delivery, call.job, failure.kind.value)
         return LaterPlease(0.0, failure.kind.value)

@@ -90,34 +90,37 @@ if a.paused[1] and redis.call('HEXISTS', a.paused[1], a.paused[2]) == 1 then
   return append_waiters_who('tell_waits', {'later', text(now + PAUSED_POLL_S), 'paused'})
 end
 
-local function closed_until(keys, wait, name)
+local function latest_closed(keys, probes, wait, name)
   for _, key in ipairs(keys) do
-    local instant = tonumber(redis.call('GET', key) or '0')
-    if instant > now and (not wait or instant > wait) then
+    local instant = closed_until(key, now, probes)
+    if instant and (not wait or instant > wait) then
       wait, name = instant, 'closed'
     end
   end
   return wait, name
 end
 
-local wait, name = closed_until(a.closed)
+local probes = {}
+local wait, name = latest_closed(a.closed, probes)
 wait, name = latest_wait(a.limits, now, wait, name)
 
 -- Among the accounts that grant, the one that was used least; else the first to grant again.
-local chosen, chosen_key, least, soonest, soonest_name
+local chosen, least, soonest, soonest_name
 for _, account in ipairs(a.accounts) do
-  local until_, why = closed_until(account.closed)
+  local candidate = {name = account.name, limits = account.limits, probes = {}}
+  local until_, why = latest_closed(account.closed, candidate.probes)
   until_, why = latest_wait(account.limits, now, until_, why)
-  local open_key, key_until
+  local key_until
   for index, key in ipairs(account.keys) do
-    local instant = closed_until(key.closed)
-    if not instant then
-      open_key = open_key or index
-    elseif not key_until or instant < key_until then
-      key_until = instant
+    local tried = {}
+    local instant = latest_closed(key.closed, tried)
+    if instant then
+      key_until = math.min(key_until or instant, instant)
+    elseif not candidate.key then
+      candidate.key, candidate.tried = index, tried
     end
   end
-  if not open_key and (not until_ or key_until > until_) then
+  if not candidate.key and (not until_ or key_until > until_) then
     until_, why = key_until, 'key'
   end
   if until_ then
@@ -127,7 +130,7 @@ for _, account in ipairs(a.accounts) do
   else
     local used = tonumber(redis.call('ZSCORE', a.used_key, account.name) or '0')
     if not chosen or used < least then
-      chosen, chosen_key, least = account, open_key, used
+      chosen, least = candidate, used
     end
   end
 end
@@ -138,13 +141,18 @@ if wait then
   return append_waiters_who('tell_waits', {'later', text(wait), name})
 end
 
+for _, list in ipairs({chosen.probes, chosen.tried}) do
+  for _, key in ipairs(list) do
+    probes[#probes + 1] = key
+  end
+end
 local limits = {}
 for _, list in ipairs({a.limits, chosen.limits}) do
   for _, limit in ipairs(list) do
     limits[#limits + 1] = limit
   end
 end
-take_permits(limits, a.token, now, a.lease_s, a.permit_key)
+take_permits(limits, probes, a.token, now, a.lease_s, a.permit_key)
 redis.call('ZINCRBY', a.used_key, 1, chosen.name)
 redis.call('EXPIRE', a.used_key, 172800)
 
@@ -158,4 +166,4 @@ end
 redis.call('HINCRBY', FLIGHT, 'spends', 1)
 local attempt = redis.call('HINCRBY', FLIGHT, 'attempts', 1)
 keep_until(latest + GRACE)
-return {'run', chosen.name, tostring(chosen_key - 1), text(now), tostring(attempt), text(latest), doubts}
+return {'run', chosen.name, tostring(chosen.key - 1), text(now), tostring(attempt), text(latest), doubts}

@@ -102,6 +102,43 @@ local function bucket_wait(limit, now)
   return excess > LITTLE and now + excess or nil
 end
 
+-- Parts of a provider that refuse: a key, an account, a model of one, all of it. The value is the instant until
+-- which such a part is closed. From then on it is half open: one call may try it, and that one's end decides.
+-- `|probe` holds its token, `|tries` how many of them in a row were refused.
+
+local PROBE_S = 30 -- a probe whose worker died is forgotten after this
+local PROBE_POLL_S = 0.5 -- a probe may end at any time: ask again after this
+local HALF_OPEN_S = 600 -- what nobody has tried for so long counts as open
+local LONGEST_CLOSED_S = 3600 -- where the provider does not say how long
+
+-- The instant until which this part is closed, nil when it is not; half-open ones are added to `probes`.
+local function closed_until(key, now, probes)
+  local instant = tonumber(redis.call('GET', key) or nil)
+  if not instant then
+    return nil
+  elseif instant > now then
+    return instant
+  elseif redis.call('EXISTS', key .. '|probe') == 1 then
+    return now + PROBE_POLL_S
+  end
+  probes[#probes + 1] = key
+end
+
+-- Closes a part; where grow_s is not 0, for longer with each probe in a row that was refused.
+local function close(part, now, was_probed)
+  local until_ = part.until_
+  if part.grow_s > 0 then
+    local tries = was_probed and tonumber(redis.call('INCRBYFLOAT', part.key .. '|tries', 1))
+      or tonumber(redis.call('GET', part.key .. '|tries') or '0')
+    until_ = now + math.min(part.grow_s * 2 ^ tries, LONGEST_CLOSED_S)
+    redis.call('EXPIRE', part.key .. '|tries', math.ceil(until_ - now) + HALF_OPEN_S)
+  end
+  until_ = math.max(until_, tonumber(redis.call('GET', part.key) or '0'))
+  if until_ > now then
+    redis.call('SET', part.key, text(until_), 'EXAT', math.ceil(until_) + HALF_OPEN_S)
+  end
+end
+
 -- All of them.
 
 -- The instant at which this limit may grant; nil when it grants now.
@@ -158,11 +195,15 @@ local function take_permit(limit, token, now, lease_s)
   return note
 end
 
--- Takes a permit of each limit, and notes under the token how to settle it.
-local function take_permits(limits, token, now, lease_s, permit_key)
+-- Takes a permit of each limit, and the right to try each half-open part; notes under the token how to settle it.
+local function take_permits(limits, probes, token, now, lease_s, permit_key)
   local notes = {}
   for i, limit in ipairs(limits) do
     notes[i] = take_permit(limit, token, now, lease_s)
+  end
+  for _, key in ipairs(probes) do
+    redis.call('SET', key .. '|probe', token, 'EX', PROBE_S)
+    notes[#notes + 1] = {kind = 'probe', key = key, token = token}
   end
   redis.call('SET', permit_key, cmsgpack.pack(notes), 'EX', 86400)
 end
@@ -191,18 +232,28 @@ local function settle_note(note, spent)
   end
 end
 
--- Ends the leases of a call and books what it really used; nil for a unit keeps what was reserved.
-local function settle_permits(permit_key, bill)
-  local packed = redis.call('GET', permit_key)
+-- Ends the leases of a call and books what it really used; nil for a unit keeps what was reserved. What it has tried
+-- is open again if it was `let_in`; returns these parts.
+local function settle_permits(permit_key, bill, let_in)
+  local probed, packed = {}, redis.call('GET', permit_key)
   if not packed then
-    return
+    return probed
   end
   redis.call('DEL', permit_key)
   for _, note in ipairs(cmsgpack.unpack(packed)) do
-    if note.kind == 'lease' then
+    if note.kind == 'probe' then
+      if redis.call('GET', note.key .. '|probe') == note.token then
+        redis.call('DEL', note.key .. '|probe')
+        if let_in then
+          redis.call('DEL', note.key, note.key .. '|tries')
+        end
+        probed[#probed + 1] = note.key
+      end
+    elseif note.kind == 'lease' then
       redis.call('ZREM', note.key, note.token)
     elseif bill and bill[note.unit] then
       settle_note(note, bill[note.unit])
     end
   end
+  return probed
 end

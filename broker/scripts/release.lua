@@ -1,7 +1,7 @@
 -- release: the claim is given up after a retryable error; the flight waits for its next attempt.
 --
 -- KEYS  flight, waiters, served
--- ARGV  msgpack map: token, permit_key, closed: [{key, until_}], parked_until (0: the job is not parked),
+-- ARGV  msgpack map: token, permit_key, closed: [{key, until_, grow_s}], parked_until (0: the job is not parked),
 --       billed (the provider may have charged: the spend stays), sent (false: nothing left this machine, the
 --       permits go back)
 -- Returns  mine, or lost; and the attempts so far
@@ -10,13 +10,14 @@ local a = cmsgpack.unpack(ARGV[1])
 local now = clock()
 local f = read_flight('state', 'token', 'spends', 'attempts', 'call')
 
-for _, closed in ipairs(a.closed) do
-  local until_ = math.max(closed.until_, tonumber(redis.call('GET', closed.key) or '0'))
-  if until_ > now then
-    redis.call('SET', closed.key, text(until_), 'PX', math.ceil((until_ - now) * 1000))
-  end
+local probed = {}
+local unspent = not a.sent and {requests = 0, tokens = 0, reserved_tokens = 0, usd = 0} or nil
+for _, key in ipairs(settle_permits(a.permit_key, unspent)) do
+  probed[key] = true
 end
-settle_permits(a.permit_key, not a.sent and {requests = 0, tokens = 0, reserved_tokens = 0, usd = 0} or nil)
+for _, part in ipairs(a.closed) do
+  close(part, now, probed[part.key])
+end
 
 if f.state ~= 'running' or f.token ~= a.token then
   return {'lost', tostring(f.attempts or 0)}

@@ -14,10 +14,10 @@ local f = read_flight('state', 'token')
 if f.state ~= 'running' or f.token ~= a.token then
   return {'lost'}
 end
-settle_permits(a.permit_key, {requests = 0, tokens = 0, reserved_tokens = 0, usd = 0})
+local probes = settle_permits(a.permit_key, {requests = 0, tokens = 0, reserved_tokens = 0, usd = 0})
 local wait, name = latest_wait(a.limits, now)
 if wait then
   return {'later', text(wait), name}
 end
-take_permits(a.limits, a.token, now, a.lease_s, a.permit_key)
+take_permits(a.limits, probes, a.token, now, a.lease_s, a.permit_key)
 return {'mine'}

@@ -4,7 +4,7 @@ import pytest
 
 from broker.answers import Later, Run
 from sandbox.nodes import Brokers
-from tests.broker.test_claim_permits import claim
+from tests.broker.test_claim_permits import claim, end
 from tests.broker.test_flights import FLIGHT, Desk, open_desk
 from tests.support.waiting import until
 
@@ -79,3 +79,95 @@ async def test_a_shorter_closing_does_not_open_what_a_longer_one_closed(desk: De
 
     assert isinstance(later, Later)
     assert later.until == pytest.approx(desk.start + 60, abs=0.001)
+
+
+async def is_over(desk: Desk, name: str) -> None:
+    """The part is half open: its instant lies behind."""
+    await desk.redis.set(desk.key(name), desk.start - 1)
+
+
+async def test_after_its_time_one_call_tries_what_was_closed(desk: Desk) -> None:
+    await close(desk, "closed-main")
+    await is_over(desk, "closed-main")
+
+    probe = await claim(desk, "a", desk.terms("w2"))
+    second = await claim(desk, "b", desk.terms("w3"))
+
+    assert isinstance(probe, Run)
+    assert isinstance(second, Later)
+    assert second.limit == "closed"
+    assert second.until < await desk.flights.now() + 1
+
+
+async def test_what_let_a_call_in_is_open_for_all(desk: Desk) -> None:
+    await close(desk, "closed-main")
+    await is_over(desk, "closed-main")
+    terms = desk.terms("w2")
+    await claim(desk, "a", terms)
+
+    await end(desk, "a", terms)
+
+    for flight in "bcd":
+        assert isinstance(await claim(desk, flight, desk.terms(f"w-{flight}")), Run)
+
+
+async def test_a_call_from_before_opens_nothing(desk: Desk) -> None:
+    before = desk.terms("w1")
+    await claim(desk, "before", before)
+    await close(desk, "closed-main")
+
+    await end(desk, "before", before)
+
+    assert isinstance(await claim(desk, "a", desk.terms("w2")), Later)
+
+
+async def test_a_probe_that_was_not_sent_leaves_the_trying_to_another(desk: Desk) -> None:
+    await close(desk, "closed-main")
+    await is_over(desk, "closed-main")
+    terms = desk.terms("w2")
+    await claim(desk, "a", terms)
+
+    await desk.flights.release("a", terms.token, sent=False)
+
+    assert isinstance(await claim(desk, "b", desk.terms("w3")), Run)
+    assert isinstance(await claim(desk, "c", desk.terms("w4")), Later)
+
+
+async def test_each_refused_probe_doubles_the_time_where_the_provider_names_none(desk: Desk) -> None:
+    part, waits = desk.key("closed-main"), []
+    for n in range(4):
+        terms = desk.terms(f"w{n}")
+        assert isinstance(await claim(desk, f"f{n}", terms), Run)
+        await desk.flights.release(f"f{n}", terms.token, closed={part: 0.0}, grow_s=10.0)
+        later = await claim(desk, f"f{n}", desk.terms("other"))
+        assert isinstance(later, Later)
+        waits.append(later.until - await desk.flights.now())
+        await is_over(desk, "closed-main")
+
+    assert waits == pytest.approx([10.0, 20.0, 40.0, 80.0], abs=1.0)
+
+
+async def test_calls_that_were_refused_together_count_once(desk: Desk) -> None:
+    part, together = desk.key("closed-main"), [desk.terms(f"w{n}") for n in range(5)]
+    for n, terms in enumerate(together):
+        await claim(desk, f"f{n}", terms)
+
+    for n, terms in enumerate(together):
+        await desk.flights.release(f"f{n}", terms.token, closed={part: 0.0}, grow_s=10.0)
+
+    later = await claim(desk, "g", desk.terms("other"))
+    assert isinstance(later, Later)
+    assert later.until == pytest.approx(await desk.flights.now() + 10.0, abs=1.0)
+
+
+async def test_a_key_that_refuses_goes_on_being_tried_while_others_work(desk: Desk) -> None:
+    await close(desk, "closed-main-0")
+    two = (desk.account("main", keys=2),)
+    await is_over(desk, "closed-main-0")
+
+    first = await claim(desk, "a", desk.terms("w2", accounts=two))
+    second = await claim(desk, "b", desk.terms("w3", accounts=two))
+
+    assert isinstance(first, Run)
+    assert isinstance(second, Run)
+    assert (first.key_index, second.key_index) == (0, 1)

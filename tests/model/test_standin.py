@@ -57,6 +57,7 @@ calls = st.one_of(
         st.just("release"), texts, st.fixed_dictionaries({
             "token": tokens, "billed": st.booleans(), "sent": st.booleans(),
             "parked_until": st.just(0.0), "closes_for": st.sampled_from([None, 7]),
+            "grow_s": st.sampled_from([0.0, 1.5]),
         })),
     st.tuples(st.just("settle"), texts, st.fixed_dictionaries({"events": st.sampled_from(["", "e", "ee"])})),
     st.tuples(st.just("cancel"), texts, st.just({})),
@@ -143,7 +144,11 @@ class Pair:
                 }  # fmt: skip
             case "release":
                 until = self.now + (details["closes_for"] or 0)
-                closed = [{"key": "o1:closed", "until_": until}] if details["closes_for"] else []
+                closed = (
+                    [{"key": "o1:closed", "until_": until, "grow_s": details["grow_s"]}]
+                    if details["closes_for"]
+                    else []
+                )
                 return common | {"closed": closed, "permit_key": f"o1:permit:{details['token']}"}
             case "settle":
                 waiters = [{"key": f"a/{name}", "deadline": deadline}]

@@ -25,7 +25,7 @@ _FENCES: Final = (
         "fence",
         _COMMIT,
         """    if f.state and f.token ~= a.token then
-      settle_permits(a.permit_key, a.bill)
+      settle_permits(a.permit_key, a.bill, true)
       return {'stale'}
     end
 """,
@@ -108,7 +108,7 @@ _RESERVES: Final = (
         "a claim takes no permits",
         "reserve",
         _CLAIM,
-        "take_permits(limits, a.token, now, a.lease_s, a.permit_key)\n",
+        "take_permits(limits, probes, a.token, now, a.lease_s, a.permit_key)\n",
         "",
         ("tests/broker/test_claim_permits.py::test_no_more_calls_run_than_the_concurrency_allows",),
     ),
@@ -151,6 +151,14 @@ _RESERVES: Final = (
         "'-inf', text(now - limit.window_s - limit.slack_s))",
         "'-inf', text(now - limit.window_s))",
         ("tests/model/test_permits.py::test_no_call_is_refused_whenever_it_arrives[sliding]",),
+    ),
+    Mutant(
+        "everybody tries what was closed, all at once",
+        "reserve",
+        "broker/scripts/permits.lua",
+        "  elseif redis.call('EXISTS', key .. '|probe') == 1 then",
+        "  elseif false then",
+        ("tests/broker/test_closing.py::test_after_its_time_one_call_tries_what_was_closed",),
     ),
     Mutant(
         "a permit is good for ever",
