@@ -160,6 +160,7 @@ class Flights:
             shared_s=result.shared_s,
             retry_at=result.retry_at,
             bill=dict(result.bill or {}),
+            left=dict(result.left or {}),
         )
         return committed(answer)
 

@@ -1,17 +1,21 @@
 """Which limits a claim must pass, in the form that `claim.lua` takes."""
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from broker.controls import paused_key
 from broker.flights import ClaimTerms
 from topology.fleet import Account, Fleet, Model, Provider
 from topology.limits import Limit, day_offset_s
 from topology.messages import Job, Request, Usage
+from topology.providers.outcomes import Said, Scope
 from topology.route import answer_bound, estimated_cost_usd, estimated_tokens
+
+_LEVEL_OF: Final = {Scope.MODEL: 0, Scope.KEY: 1, Scope.ACCOUNT: 1, Scope.PROVIDER: -1, Scope.ADDRESS: -1}
+"""Where to begin to look, among the levels from the narrowest to the widest."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,39 @@ class Permits:
         """What closes the provider, or a part of it: an account, a key's origin, a model of an account."""
         return ":".join((f"{self.prefix}closed", self.provider.name, *scope))
 
+    def left_of(self, account: str, model: Model, said: Iterable[Said]) -> dict[str, float]:
+        """What a provider's answer says is left of the limits that a claim took permits of, by their keys.
+
+        A limit is known by its unit and window, at the level of which the answer speaks, or at the nearest
+        above. One whose window is not told is meant only where there is no other of its unit.
+        """
+        left: dict[str, float] = {}
+        levels = list(self._levels(account, model))
+        for one in said:
+            for scope, limits in levels[_LEVEL_OF.get(one.scope, len(levels)) :]:
+                alike = [limit for limit in limits if limit.unit == one.unit]
+                meant = [limit for limit in alike if limit.window_s == one.window_s]
+                if one.window_s is None and len(alike) == 1:
+                    meant = alike
+                if meant and one.remaining is not None:
+                    key = self._rate_key(scope, meant[0])
+                    left[key] = min(one.remaining, left.get(key, one.remaining))
+                if meant:
+                    break
+        return left
+
+    def _levels(self, account: str, model: Model) -> Iterator[tuple[str, tuple[Limit, ...]]]:
+        """Where limits stand that hold for a call, from the narrowest to the widest, each with its scope."""
+        provider = self.provider.name
+        yield f"{provider}:{account}:{model.id}", model.limits
+        for owner in self.provider.quota_owners:
+            if owner.name == account:
+                yield f"{provider}:{account}", owner.limits
+        yield provider, self.provider.limits
+
+    def _rate_key(self, scope: str, limit: Limit) -> str:
+        return f"{self.prefix}rate:{scope}:{limit.name}"
+
     def leases_of(self, account: str, terms: ClaimTerms) -> tuple[str, ...]:
         """The concurrency leases that a claim holds, to be renewed with it."""
         return tuple(limit["key"] for limit in terms.limits_of(account) if limit["kind"] == "lease")
@@ -92,7 +129,7 @@ class Permits:
     def _rate(self, scope: str, limit: Limit, costs: Mapping[str, float]) -> dict[str, Any]:
         return {
             "kind": limit.counting,
-            "key": f"{self.prefix}rate:{scope}:{limit.name}",
+            "key": self._rate_key(scope, limit),
             "amount": limit.amount,
             "window_s": limit.window_s,
             "slack_s": limit.slack_s,

@@ -72,6 +72,7 @@ class Result:
         retry_at: An error gives way while somebody waits beyond this instant; 0: never.
         bill: Units really used, of `requests`, `tokens`, `reserved_tokens`, `usd`; a missing one stays as
             reserved.
+        left: What the provider said is left of limits, by their keys.
     """
 
     outcome: Outcome
@@ -80,3 +81,4 @@ class Result:
     shared_s: float = 0.0
     retry_at: float = 0.0
     bill: Mapping[str, float] | None = None
+    left: Mapping[str, float] | None = None

@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 
+import httpx
 import pytest
 
 from sandbox.simulator import Account, Limit, Model, SimulatorProcess
@@ -112,3 +113,26 @@ async def test_keys_of_one_account_share_its_quota(house: House, simulator: Simu
         await asyncio.gather(*asked, return_exceptions=True)
 
     assert [call.outcome for call in simulator.ledger()] == ["ok"] * 5
+
+
+async def test_what_another_program_uses_of_a_limit_is_heard_from_the_provider(
+    house: House, simulator: SimulatorProcess
+) -> None:
+    limit = Limit(requests=20, window_s=4)
+    simulator.change(limits=[limit.model_dump()])
+    house.environ["OPENAI_API_KEY"] = "sk-simulated"
+    fleet = house.fleet(
+        f'[providers.openai]\nbase_url = "{simulator.base_url}"\napi_keys = ["env:OPENAI_API_KEY"]\n'
+        'limits = [{ requests = 20, window_s = 4 }]\n[[providers.openai.models]]\nid = "sim-small"\n'
+    )
+    body = {"model": "sim-small", "messages": [{"role": "user", "content": "Not one of yours"}]}
+
+    async with house.workers(fleet), house.agent() as optimizer, httpx.AsyncClient() as other:
+        headers = {"authorization": "Bearer sk-simulated"}
+        for _ in range(12):
+            answer = await other.post(f"{simulator.base_url}/chat/completions", json=body, headers=headers)
+            assert answer.status_code == 200
+        await optimizer.chat("First", timeout=60)  # its answer tells
+        await asyncio.gather(*(optimizer.chat(f"Prompt {n}", timeout=60) for n in range(20)))
+
+    assert {call.outcome for call in simulator.ledger()} == {"ok"}

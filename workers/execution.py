@@ -244,7 +244,8 @@ class Execution:
             cost_usd=price,
         ).to_bytes()
         _, keep_s = self._worker.fleet.cache.freshness(job.request)
-        result = Result(outcome, event, keep_s=keep_s, bill=bill)
+        left = self._permits.left_of(call.run.account, call.model, completion.limits)
+        result = Result(outcome, event, keep_s=keep_s, bill=bill, left=left)
         try:
             stored = await self._claims.commit(call, result)
         except Refused as refused:  # paid for, and as large if it were bought again

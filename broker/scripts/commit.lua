@@ -5,7 +5,7 @@
 --       ok (a result, or an error), outcome, events (msgpack, what is to be published about it), keep_s,
 --       shared_s (for how long an error is shared with newcomers; 0: not at all),
 --       retry_at (an error gives way while a waiter lives beyond this instant; 0: never),
---       bill: {requests, tokens, reserved_tokens, usd}
+--       bill: {requests, tokens, reserved_tokens, usd}, left: {limit's key: what the provider said is left of it}
 -- Returns one of
 --   stored, payer, events, outcome, waiter...      these have no answer yet
 --   duplicate, payer, events, outcome, waiter...   another result came first; this spend was one too many
@@ -41,19 +41,19 @@ local repeated = f.state == 'done' and f.result_token == a.token
 if not repeated then
   if a.ok then
     if f.state == 'done' and f.status == 'ok' then
-      settle_permits(a.permit_key, a.bill, true)
+      settle_permits(a.permit_key, a.bill, true, a.left)
       return answer('duplicate', f.events or '')
     end
     if f.opened and a.started < f.opened and f.token ~= a.token then
       -- Reopened since: who waits now asked for a newer answer; not so the job's own waiter, whom an emptied
       -- Redis forgot.
-      settle_permits(a.permit_key, a.bill, true)
+      settle_permits(a.permit_key, a.bill, true, a.left)
       local served = redis.call('ZSCORE', SERVED, a.key)
       return {'duplicate', a.key, '', a.outcome, not served and a.waiter or nil}
     end
   else
     if f.state and f.token ~= a.token then
-      settle_permits(a.permit_key, a.bill, true)
+      settle_permits(a.permit_key, a.bill, true, a.left)
       return {'stale'}
     end
     if a.retry_at > 0 and latest_deadline() > a.retry_at then
@@ -61,7 +61,7 @@ if not repeated then
     end
   end
 
-  settle_permits(a.permit_key, a.bill, true)
+  settle_permits(a.permit_key, a.bill, true, a.left)
   local fresh_until = now + (a.ok and math.max(f.keep_s or 0, a.keep_s) or a.shared_s)
   if a.ok and f.status == 'ok' then
     fresh_until = math.max(fresh_until, f.fresh_until) -- what others stored for longer, they find for as long

@@ -11,6 +11,7 @@
 
 local LEASE_POLL_S = 0.2 -- a lease may end at any time: ask again after this
 local LITTLE = 0.000001
+local FOREIGN = 0.02 -- this share of a limit is within what the books and the provider's may differ by
 
 local function cost_of(limit)
   -- What is larger than the whole window, or the whole bucket, takes the whole of it.
@@ -165,34 +166,59 @@ local function latest_wait(limits, now, wait, name)
   return wait, name
 end
 
--- Takes a permit of this limit; returns how to settle it.
+-- Takes a permit of this limit; returns how to settle it. `used` is what the books say then, this call included.
 local function take_permit(limit, token, now, lease_s)
-  local note = {kind = limit.kind, key = limit.key, unit = limit.unit, token = token}
+  local note = {kind = limit.kind, key = limit.key, unit = limit.unit, token = token, at = now}
   if limit.kind == 'lease' then
     redis.call('ZADD', limit.key, text(now + lease_s), token)
     return note
   end
-  note.cost = cost_of(limit)
+  note.cost, note.amount = cost_of(limit), limit.burst or limit.amount
+  note.span_s = math.ceil(limit.window_s + limit.slack_s) + 60
   if limit.kind == 'fixed' then
     note.keys = {}
-    for _, window in ipairs(windows_at(limit, now)) do
-      redis.call('INCRBYFLOAT', window.key, note.cost)
+    for i, window in ipairs(windows_at(limit, now)) do
+      local used = tonumber(redis.call('INCRBYFLOAT', window.key, note.cost))
+      note.used = note.used or used
       redis.call('EXPIREAT', window.key, math.ceil(window.ends) + 60)
-      note.keys[#note.keys + 1] = window.key
+      note.keys[i] = window.key
     end
   elseif limit.kind == 'bucket' then
     note.per_unit_s = seconds_for(limit, 1)
     local full = math.max(full_at(limit), now + limit.slack_s) + seconds_for(limit, note.cost)
+    note.used = (full - now) / note.per_unit_s
     redis.call('SET', limit.key, text(full), 'EXAT', math.ceil(full) + 60)
   else
     note.member = token .. ':' .. text(note.cost)
-    local span = math.ceil(limit.window_s + limit.slack_s) + 60
     redis.call('ZADD', limit.key, text(now), note.member)
-    redis.call('INCRBYFLOAT', limit.key .. ':sum', note.cost)
-    redis.call('EXPIRE', limit.key, span)
-    redis.call('EXPIRE', limit.key .. ':sum', span)
+    note.used = tonumber(redis.call('INCRBYFLOAT', limit.key .. ':sum', note.cost))
+    redis.call('EXPIRE', limit.key, note.span_s)
+    redis.call('EXPIRE', limit.key .. ':sum', note.span_s)
   end
   return note
+end
+
+-- The provider had less left at a call's arrival than the books say: others use the limit, too, or it is lower than
+-- was configured. What is missing is booked at this instant; once, since calls granted before know nothing of that.
+local function book_foreign(note, remaining, now)
+  local foreign, last = note.amount - remaining - note.used, note.key .. '|foreign'
+  if foreign <= math.max(1, note.amount * FOREIGN) or tonumber(redis.call('GET', last) or '0') >= note.at then
+    return
+  end
+  redis.call('SET', last, text(now), 'EX', note.span_s)
+  if note.kind == 'fixed' then
+    if redis.call('EXISTS', note.keys[1]) == 1 then
+      redis.call('INCRBYFLOAT', note.keys[1], foreign)
+    end
+  elseif note.kind == 'bucket' then
+    local full = math.max(full_at(note), now) + foreign * note.per_unit_s
+    redis.call('SET', note.key, text(full), 'EXAT', math.ceil(full) + 60)
+  else
+    redis.call('ZADD', note.key, text(now), 'foreign-' .. note.token .. ':' .. text(foreign))
+    redis.call('INCRBYFLOAT', note.key .. ':sum', foreign)
+    redis.call('EXPIRE', note.key, note.span_s)
+    redis.call('EXPIRE', note.key .. ':sum', note.span_s)
+  end
 end
 
 -- Takes a permit of each limit, and the right to try each half-open part; notes under the token how to settle it.
@@ -233,8 +259,8 @@ local function settle_note(note, spent)
 end
 
 -- Ends the leases of a call and books what it really used; nil for a unit keeps what was reserved. What it has tried
--- is open again if it was `let_in`; returns these parts.
-local function settle_permits(permit_key, bill, let_in)
+-- is open again if it was `let_in`; returns these parts. `left` is what the provider said is left of a limit, by key.
+local function settle_permits(permit_key, bill, let_in, left)
   local probed, packed = {}, redis.call('GET', permit_key)
   if not packed then
     return probed
@@ -251,8 +277,13 @@ local function settle_permits(permit_key, bill, let_in)
       end
     elseif note.kind == 'lease' then
       redis.call('ZREM', note.key, note.token)
-    elseif bill and bill[note.unit] then
-      settle_note(note, bill[note.unit])
+    else
+      if left and left[note.key] then
+        book_foreign(note, left[note.key], clock())
+      end
+      if bill and bill[note.unit] then
+        settle_note(note, bill[note.unit])
+      end
     end
   end
   return probed

@@ -344,3 +344,48 @@ async def test_a_claim_that_is_somebody_elses_gets_no_permits(desk: Desk) -> Non
     assert await restamped(desk, terms) == "lost"
 
     assert await desk.redis.zcard(limit["key"]) == 1
+
+
+async def end_saying(
+    desk: Desk, flight: str, terms: ClaimTerms, left: float, limit: Mapping[str, Any]
+) -> None:
+    result = Result(ok(), left={limit["key"]: left})
+    await desk.flights.commit(flight, desk.waiter(flight), terms.token, desk.start + 1e6, result)
+
+
+@pytest.mark.parametrize("kind", ["sliding", "fixed", "bucket"])
+async def test_what_others_use_of_a_limit_is_booked_when_the_provider_says_so(desk: Desk, kind: str) -> None:
+    limit = rate(desk, kind, 100)
+    terms = desk.terms(limits=(limit,))
+    await claim(desk, "a", terms)
+
+    await end_saying(desk, "a", terms, 60.0, limit)  # of 100, and we have used one
+
+    beyond = await claim(desk, "b", desk.terms(limits=({**limit, "cost": 62},)))
+    within = await claim(desk, "b", desk.terms(limits=({**limit, "cost": 60},)))
+    assert isinstance(beyond, Later)
+    assert isinstance(within, Run)
+
+
+async def test_what_others_use_is_booked_once_though_many_calls_say_it(desk: Desk) -> None:
+    limit = rate(desk, "sliding", 100)
+    together = [desk.terms(f"w{n}", limits=(limit,)) for n in range(5)]
+    for n, terms in enumerate(together):
+        await claim(desk, f"f{n}", terms)
+
+    for n, terms in enumerate(together):
+        await end_saying(desk, f"f{n}", terms, 59.0 - n, limit)
+
+    assert isinstance(await claim(desk, "g", desk.terms(limits=({**limit, "cost": 54},))), Run)
+
+
+async def test_a_provider_that_has_more_left_than_the_books_changes_nothing(desk: Desk) -> None:
+    limit = rate(desk, "sliding", 100)
+    first, terms = desk.terms("w1", limits=({**limit, "cost": 50},)), desk.terms("w2", limits=(limit,))
+    await claim(desk, "a", first)
+    await claim(desk, "b", terms)
+
+    await end_saying(desk, "b", terms, 99.0, limit)
+
+    assert isinstance(await claim(desk, "c", desk.terms(limits=({**limit, "cost": 50},))), Later)
+    assert isinstance(await claim(desk, "c", desk.terms(limits=({**limit, "cost": 49},))), Run)

@@ -51,6 +51,7 @@ calls = st.one_of(
             "events": st.sampled_from(["", "e"]), "keep_s": st.sampled_from([0, 600]),
             "shared_s": st.sampled_from([0, 5]), "ago": st.sampled_from([0, 20]),
             "retry_in": st.sampled_from([None, 1]),
+            "left": st.sampled_from([{}, {"o1:sliding": 0.5, "o1:fixed": 1.0, "o1:bucket": 2.0}]),
             "bill": st.sampled_from([{}, {"requests": 1.0}, {"requests": 0.1, "tokens": 7, "reserved_tokens": 1}]),  # noqa: E501
         })),
     st.tuples(

@@ -25,7 +25,7 @@ _FENCES: Final = (
         "fence",
         _COMMIT,
         """    if f.state and f.token ~= a.token then
-      settle_permits(a.permit_key, a.bill, true)
+      settle_permits(a.permit_key, a.bill, true, a.left)
       return {'stale'}
     end
 """,
@@ -140,7 +140,7 @@ _RESERVES: Final = (
         "the bill is never booked",
         "reserve",
         "broker/scripts/permits.lua",
-        "      settle_note(note, bill[note.unit])\n",
+        "        settle_note(note, bill[note.unit])\n",
         "",
         ("tests/broker/test_claim_permits.py::test_the_bill_replaces_what_was_reserved",),
     ),
@@ -159,6 +159,14 @@ _RESERVES: Final = (
         "  elseif redis.call('EXISTS', key .. '|probe') == 1 then",
         "  elseif false then",
         ("tests/broker/test_closing.py::test_after_its_time_one_call_tries_what_was_closed",),
+    ),
+    Mutant(
+        "what the provider says is left of a limit is not heard",
+        "reserve",
+        "workers/execution.py",
+        "        result = Result(outcome, event, keep_s=keep_s, bill=bill, left=left)\n",
+        "        result = Result(outcome, event, keep_s=keep_s, bill=bill, left=None and left)\n",
+        ("tests/test_quotas.py::test_what_another_program_uses_of_a_limit_is_heard_from_the_provider",),
     ),
     Mutant(
         "a permit is good for ever",

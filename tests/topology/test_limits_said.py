@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from topology.providers import buckets
 from topology.providers.buckets import BUCKETS
-from topology.providers.outcomes import Scope
-from topology.providers.said import Said, limits_said, spent
+from topology.providers.outcomes import Said, Scope
+from topology.providers.said import limits_said, spent
 
 DATE = {"Date": "Fri, 20 Nov 2026 12:00:00 GMT"}
 MINUTE, DAY, MONTH = 60.0, 86400.0, 30 * 86400.0

@@ -6,7 +6,7 @@ from typing import Final
 
 from topology.providers.bodies import ErrorBody
 from topology.providers.buckets import owner_of
-from topology.providers.outcomes import Failure
+from topology.providers.outcomes import Failure, Said
 from topology.providers.rules import (
     COMMON_RULES,
     PERIOD_SPENT,
@@ -16,7 +16,7 @@ from topology.providers.rules import (
     Verdict,
     verdict_of_status,
 )
-from topology.providers.said import Said, asked_wait_s, limits_in_body, limits_in_headers, spent
+from topology.providers.said import asked_wait_s, limits_in_body, limits_in_headers, spent
 from topology.providers.waits import answered_at, retry_after_s
 
 _LONGEST_MESSAGE: Final = 500

@@ -13,6 +13,7 @@ from topology.messages import Request, Usage
 from topology.providers.bodies import error_in, parsed
 from topology.providers.failures import failure_of
 from topology.providers.outcomes import Completion, Failure, FailureKind
+from topology.providers.said import limits_in_headers
 
 
 def path_of(request: Request) -> str:
@@ -53,7 +54,8 @@ def read_answer(
         return failure_of(provider, _inner_status(error.error.get("code")), headers, error)
     if not _is_complete(operation, body):
         return _cut_off("the answer has no finish reason")
-    return Completion(body=body, usage=_usage(body), model=body.get("model"))
+    limits = tuple(limits_in_headers(provider, headers))
+    return Completion(body=body, usage=_usage(body), model=body.get("model"), limits=limits)
 
 
 def _inner_status(code: Any) -> int:

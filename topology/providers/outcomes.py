@@ -5,6 +5,7 @@ from enum import StrEnum
 from typing import Any
 
 from topology.errors import ErrorType
+from topology.limits import Unit
 from topology.messages import Usage
 
 
@@ -44,17 +45,45 @@ class FailureKind(StrEnum):
 
 
 @dataclass(frozen=True)
+class Said:
+    """One limit, as an answer told of it.
+
+    Attributes:
+        scope: Whose limit it is.
+        window_s: The span it counts over, in seconds; None when that is not known.
+        limit: The whole amount, in `unit`; None when it was not told.
+        remaining: What is left of it, in `unit`; None when it was not told.
+        resets_in_s: When it is whole again, or, in an error, when the call would pass; in seconds from
+            the answer's own instant. None when it was not told.
+    """
+
+    scope: Scope
+    unit: Unit
+    window_s: float | None
+    limit: float | None
+    remaining: float | None
+    resets_in_s: float | None
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether nothing is left of it. Only then does its reset say when to come back."""
+        return self.remaining is not None and self.remaining < 1
+
+
+@dataclass(frozen=True)
 class Completion:
     """An answer that ended well.
 
     Attributes:
         body: The response in OpenAI's form.
         model: The model that the provider says it used.
+        limits: What the answer says of the provider's limits.
     """
 
     body: dict[str, Any]
     usage: Usage
     model: str | None
+    limits: tuple[Said, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,17 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from topology.limits import Unit
 from topology.providers.bodies import ErrorBody, error_in, parsed
 from topology.providers.buckets import BUCKETS, Bucket, owner_of
-from topology.providers.outcomes import Scope
+from topology.providers.outcomes import Said, Scope
 from topology.providers.waits import answered_at, wait_s, wait_told_s
+
+if TYPE_CHECKING:
+    from topology.limits import Unit
 
 _LARGEST: Final = 1e15
 _SPANS_S: Final = {"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86400.0, "month": 30 * 86400.0}
@@ -26,32 +28,6 @@ _REACHED: Final = re.compile(r"\b([RT])P([MD])(?::| rate limit,.{0,40}?limit:) (
 _OF_MANY: Final = re.compile(
     r"rate limit\b.{0,120}?\bof ([\d,]+) (?:\w+ )?(requests|tokens) per (minute|day)"
 )
-
-
-@dataclass(frozen=True)
-class Said:
-    """One limit, as an answer told of it.
-
-    Attributes:
-        scope: Whose limit it is.
-        window_s: The span it counts over, in seconds; None when that is not known.
-        limit: The whole amount, in `unit`; None when it was not told.
-        remaining: What is left of it, in `unit`; None when it was not told.
-        resets_in_s: When it is whole again, or, in an error, when the call would pass; in seconds from
-            the answer's own instant. None when it was not told.
-    """
-
-    scope: Scope
-    unit: Unit
-    window_s: float | None
-    limit: float | None
-    remaining: float | None
-    resets_in_s: float | None
-
-    @property
-    def is_exhausted(self) -> bool:
-        """Whether nothing is left of it. Only then does its reset say when to come back."""
-        return self.remaining is not None and self.remaining < 1
 
 
 def limits_said(
