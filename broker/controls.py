@@ -25,11 +25,13 @@ class Said:
         paused: Provider to how it is paused; those that are not named run.
         forgotten: Whether Redis may have lost it: nothing was paused or resumed since it was empty.
         reload: The id of the last reload; None: there was none, or Redis was emptied since.
+        opened: Changes whenever an operator opens what was closed: whoever waits for that asks again.
     """
 
     paused: Mapping[str, PauseMode]
     forgotten: bool
     reload: str | None
+    opened: str | None = None
 
 
 class Controls:
@@ -44,17 +46,20 @@ class Controls:
         self._redis = redis
         self._paused = paused_key(prefix)
         self._reload = f"{prefix}reload"
+        self._opened = f"{prefix}opened"
 
     async def read(self) -> Said:
         """What stands there now."""
         with asking():
             async with self._redis.pipeline(transaction=False) as pipeline:
                 pipeline.hgetall(self._paused)
-                pipeline.get(self._reload)
-                paused, reload = await pipeline.execute()
+                pipeline.mget(self._reload, self._opened)
+                paused, (reload, opened) = await pipeline.execute()
         modes = {provider.decode(): _mode(mode) for provider, mode in paused.items()}
         forgotten = modes.pop(_WRITTEN, None) is None
-        return Said(modes, forgotten, reload.decode() if reload else None)
+        return Said(
+            modes, forgotten, reload.decode() if reload else None, opened.decode() if opened else None
+        )
 
     async def pause(self, provider: str, mode: PauseMode) -> None:
         """Nothing starts at this provider from now on, on any worker, until `resume`."""
@@ -75,6 +80,10 @@ class Controls:
     async def reload(self, id_: str) -> None:
         """Each worker is to read its configuration again, once for this id, however late it hears of it."""
         await self._write(self._redis.set(self._reload, id_))
+
+    async def opened(self) -> None:
+        """An operator has opened what was closed."""
+        await self._write(self._redis.incr(self._opened))
 
     async def _write(self, writing: Awaitable[Any]) -> Any:
         with asking():

@@ -218,6 +218,12 @@ class Flights:
         answers = await self._scripts.run_all("cancel", [("", {"key": key}) for key in keys])
         return [cancelled(answer) for answer in answers]
 
+    async def left(self, limits: Sequence[Mapping[str, Any]]) -> list[float]:
+        """How much is left of each limit, in its own unit, as `permits.lua` describes limits."""
+        if not limits:
+            return []
+        return [float(left) for left in await self._scripts.run("left", "", limits=list(limits))]
+
     async def are_queued(self, waiters: Sequence[tuple[str, Waiter]]) -> list[bool]:
         """Whether each still waits for its flight's job, which no worker has started and no tier holds."""
         with asking():

@@ -60,8 +60,21 @@ class Permits:
             paused=(paused_key(self.prefix), name),
             accounts=tuple(self._account(a, model, costs) for a in self.provider.quota_owners)
             or (self._account(None, model, costs),),
-            used_key=f"{self.prefix}used:{name}:{datetime.now(UTC):%Y-%m-%d}",
+            used_key=self.used_key(),
         )
+
+    def used_key(self) -> str:
+        """Where the calls of each account in this UTC day are counted."""
+        return f"{self.prefix}used:{self.provider.name}:{datetime.now(UTC):%Y-%m-%d}"
+
+    def limits_of_account(self, account: Account) -> list[dict[str, Any]]:
+        """An account's own limits, whichever model is called."""
+        scope = f"{self.provider.name}:{account.name}"
+        costs = dict.fromkeys(("requests", "tokens", "usd"), 0.0)
+        return [
+            *self._leases(scope, account.concurrency),
+            *(self._rate(scope, limit, costs) for limit in account.limits),
+        ]
 
     def closed_key(self, *scope: str) -> str:
         """What closes the provider, or a part of it: an account, a key's origin, a model of an account."""

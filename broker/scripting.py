@@ -13,8 +13,8 @@ from redis.exceptions import TimeoutError as RedisSilent
 
 from broker.away import StateAway, asking
 
-_SCRIPTS: Final = ("admit", "claim", "restamp", "renew", "commit", "release", "settle", "cancel")
-_OF_PERMITS: Final = frozenset({"claim", "restamp", "commit", "release"})
+_SCRIPTS: Final = ("admit", "claim", "restamp", "renew", "commit", "release", "settle", "cancel", "left")
+_OF_PERMITS: Final = frozenset({"claim", "restamp", "commit", "release", "left"})
 _LOADS: Final = 3
 """How often they are loaded for one round trip in a Redis that forgets them again."""
 _WHEN_FULL: Final = frozenset({"restamp", "renew", "commit", "release", "settle", "cancel"})

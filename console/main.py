@@ -27,6 +27,7 @@ from console.exporting import export_command
 from console.gateway import gateway_command
 from console.heartbeat import beating
 from console.init import init_command
+from console.keys import keys_app
 from console.logs import log_to_stderr
 from console.reloading import reload_command
 from console.stats import stats_command
@@ -53,6 +54,7 @@ app = typer.Typer(
 topology_app = typer.Typer(no_args_is_help=True, help="Exchanges, queues and policies in RabbitMQ.")
 app.add_typer(topology_app, name="topology")
 app.add_typer(dead_app, name="dead")
+app.add_typer(keys_app, name="keys")
 topology_app.command("export")(export_command)
 app.command("up")(up_command)
 app.command("gateway")(gateway_command)

@@ -312,8 +312,9 @@ class Control(WireMessage):
 
     Attributes:
         id: New for each; a worker's health report names the last reload that it has followed.
-        action: `pause`, `drain` and `resume` are about a provider, `reload` about the configuration: an
-            operator tells all workers. `renew` is about a call: its worker is told to renew its claim now.
+        action: `pause`, `drain` and `resume` are about a provider, `reload` about the configuration, `open`
+            about what was closed: an operator tells all workers. `renew` is about a call: its worker is told
+            to renew its claim now.
         provider: Whose calls it is about.
         flight: Whose call it is about.
     """
@@ -321,6 +322,6 @@ class Control(WireMessage):
     kind: ClassVar[str] = "control"
 
     id: str = Field(min_length=1, max_length=128)
-    action: Literal["pause", "drain", "resume", "reload", "renew"]
+    action: Literal["pause", "drain", "resume", "reload", "renew", "open"]
     provider: str | None = None
     flight: str | None = None

@@ -51,6 +51,7 @@ class Pool:
         worker.on_lost.append(self._forget)
         worker.on_roster.append(self._stirred.set)
         worker.on_control.append(self._stirred.set)
+        worker.on_opened.append(self._look_again)
         worker.reports.append(self._report)
 
     async def start(self) -> None:
@@ -100,6 +101,7 @@ class Pool:
             (self._worker.on_lost, self._forget),
             (self._worker.on_roster, self._stirred.set),
             (self._worker.on_control, self._stirred.set),
+            (self._worker.on_opened, self._look_again),
         ):
             callbacks.remove(own)
         self._worker.reports.remove(self._report)
@@ -196,6 +198,10 @@ class Pool:
     def _forget(self) -> None:
         for lane in self._lanes:
             lane.forget()
+
+    def _look_again(self) -> None:
+        for lane in self._lanes:
+            lane.look_again()
 
     def _report(self) -> Mapping[str, Any]:
         return {

@@ -50,6 +50,7 @@ class Listener:
         self._told = asyncio.Event()
         self._to_follow: str | None = None
         self._followed: str | None = None
+        self._opened: str | None = None
         self._error: str | None = None
         self._config = digest(worker.fleet)
         worker.reports.append(self._report)
@@ -59,7 +60,7 @@ class Listener:
         with suppress(StateAway):  # `claim` keeps to it even so
             said = await self._worker.controls.read()
             self._worker.paused = said.paused
-            self._followed = said.reload
+            self._followed, self._opened = said.reload, said.opened
         await self._worker.subscriber.add(
             Subscription(self._queue, _PREFETCH, self._on_delivery, self._declare, self._rename)
         )
@@ -101,6 +102,10 @@ class Listener:
             return
         if said.reload is not None and said.reload != self._followed:
             self._to_follow = said.reload
+        if said.opened != self._opened:
+            self._opened = said.opened
+            for callback in self._worker.on_opened:
+                callback()
         if said.paused != self._worker.paused:
             log.info("paused providers", extra={"paused": dict(said.paused)})
             self._worker.paused = said.paused

@@ -125,6 +125,14 @@ class Lane:
                 self._reopen(seconds), name=f"reopen {self._provider}.{self.name}"
             )
 
+    def look_again(self) -> None:
+        """Asks again now, whenever it was told to: something has been opened."""
+        if self.closed_for is not None and self._reopening is not None:
+            self._reopening.cancel()
+            self._reopening = asyncio.create_task(
+                self._reopen(0.0), name=f"reopen {self._provider}.{self.name}"
+            )
+
     async def _reopen(self, seconds: float) -> None:
         if seconds > LONG_WAIT_S:
             async with self._changing:

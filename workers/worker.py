@@ -46,6 +46,7 @@ class Worker:
         on_lost: Called when deliveries that are held are ours no longer.
         on_roster: Called when a worker of the fleet appears or leaves.
         on_control: Called when `paused` or `fleet` has changed.
+        on_opened: Called when an operator has opened what was closed.
         reports: What each role adds to the heartbeat.
     """
 
@@ -64,6 +65,7 @@ class Worker:
     on_lost: list[Callable[[], None]] = field(default_factory=list)
     on_roster: list[Callable[[], None]] = field(default_factory=list)
     on_control: list[Callable[[], None]] = field(default_factory=list)
+    on_opened: list[Callable[[], None]] = field(default_factory=list)
     reports: list[Callable[[], Mapping[str, Any]]] = field(default_factory=list)
     notices: Notices = field(init=False)
     books: Books = field(init=False)

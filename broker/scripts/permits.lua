@@ -270,7 +270,7 @@ local function settle_permits(permit_key, bill, let_in, left)
     if note.kind == 'probe' then
       if redis.call('GET', note.key .. '|probe') == note.token then
         redis.call('DEL', note.key .. '|probe')
-        if let_in then
+        if let_in and tonumber(redis.call('GET', note.key) or '0') <= clock() then -- not closed anew meanwhile
           redis.call('DEL', note.key, note.key .. '|tries')
         end
         probed[#probed + 1] = note.key
