@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -13,7 +13,7 @@ from aiormq.abc import DeliveredMessage
 from pamqp.commands import Basic
 
 from producer_sdk.channel import LeanChannel
-from producer_sdk.connecting import AWAY
+from producer_sdk.connecting import ANSWER_S, AWAY
 from producer_sdk.supervision import Supervised
 from topology import names
 
@@ -119,7 +119,7 @@ class Subscriber(Supervised):
         """Consumes from now on; on the channel at hand, if there is one."""
         self._subscriptions.append(subscription)
         if self._channel is not None and self.is_up:
-            with suppress(*AWAY):  # the channel is gone: the next one starts it
+            with self._or_the_next_channel(self._channel):
                 await self._start(self._channel, subscription)
 
     async def drop(self, subscription: Subscription) -> None:
@@ -127,8 +127,25 @@ class Subscriber(Supervised):
         self._subscriptions = [s for s in self._subscriptions if s is not subscription]
         tag, subscription.tag = subscription.tag, None
         if tag is not None and self._channel is not None:
-            with suppress(*AWAY):
-                await self._channel.stop_listening(tag)
+            with self._or_the_next_channel(self._channel):
+                async with asyncio.timeout(ANSWER_S):
+                    await self._channel.stop_listening(tag)
+
+    @contextmanager
+    def _or_the_next_channel(self, channel: LeanChannel) -> Iterator[None]:
+        """What does not succeed on this channel is up to the next one: this one is gone, or is given up.
+
+        A node that was cut off from the others, and is back, has been seen to owe an answer for ever, on a
+        line that was well.
+        """
+        try:
+            yield
+        except TimeoutError:
+            if channel is self._channel:
+                log.warning("no answer, connecting anew", extra={"connection": self.name})
+                self._give_up()
+        except AWAY:
+            pass
 
     async def _opened(self, channel: LeanChannel) -> None:
         channel.on_consumer_cancel_callbacks.add(self._cancelled_by_broker)
@@ -144,8 +161,9 @@ class Subscriber(Supervised):
         async with self._lock:  # prefetch holds for the consumers that are started after it
             if subscription.declare is not None:
                 await self._declare(channel, subscription.declare)
-            await channel.basic_qos(prefetch_count=subscription.prefetch)
-            subscription.tag = await channel.listen(subscription.queue, take)
+            async with asyncio.timeout(ANSWER_S):
+                await channel.basic_qos(prefetch_count=subscription.prefetch)
+                subscription.tag = await channel.listen(subscription.queue, take)
         if subscription not in self._subscriptions and subscription.tag is not None:
             await channel.stop_listening(subscription.tag)  # dropped while it was being started
 

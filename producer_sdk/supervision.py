@@ -5,7 +5,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import aiormq
 from aiormq import Channel
@@ -41,6 +41,7 @@ class Supervised:
         self.last_error: str | None = None
         self._channel: LeanChannel | None = None
         self._closed_by: BaseException | None = None
+        self._given_up = asyncio.Event()
         self._up = asyncio.Event()
         self._leaving = False
         self._task: asyncio.Task[None] | None = None
@@ -148,9 +149,7 @@ class Supervised:
             if self._leaving:
                 return
             self._up.set()
-            closing = self._channel.closing
-            await asyncio.wait({closing})
-            self._closed_by = None if closing.cancelled() else closing.exception()
+            self._closed_by = await self._end_of(self._channel.closing)
             self.last_error = _describe(self._closed_by) if self._closed_by else "closed"
             log.warning("connection lost", extra={"connection": self.name, "error": self.last_error})
         finally:
@@ -162,6 +161,23 @@ class Supervised:
                         await channel.flush()
             finally:
                 self._lost()
+
+    def _give_up(self) -> None:
+        """The broker owes an answer on this channel that does not come: another connection may get it."""
+        self._given_up.set()
+
+    async def _end_of(self, closing: "asyncio.Future[Any]") -> BaseException | None:
+        """Waits until the channel is closed, or given up; returns why."""
+        self._given_up.clear()
+        giving_up = asyncio.ensure_future(self._given_up.wait())
+        ends: list[asyncio.Future[Any]] = [closing, giving_up]
+        try:
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            giving_up.cancel()
+        if not closing.done():
+            return TimeoutError(f"no answer within {ANSWER_S:g} s")
+        return None if closing.cancelled() else closing.exception()
 
     async def _connect(self) -> Opening:
         retrying = AsyncRetrying(

@@ -1,0 +1,62 @@
+"""A broker that owes an answer for ever, on a line that is well."""
+
+import asyncio
+import secrets
+
+import aio_pika
+import pytest
+
+from producer_sdk import consuming, supervision
+from producer_sdk.channel import LeanChannel
+from producer_sdk.consuming import Delivery, Subscriber, Subscription
+from tests.support.house import House
+from tests.support.waiting import until
+
+
+class Silence:
+    """One question of each channel's is never answered, once."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, question: str) -> None:
+        original = getattr(LeanChannel, question)
+        self.kept = asyncio.Event()
+        self.armed = False
+
+        async def asked(channel: LeanChannel, *rest: object, **named: object) -> object:
+            if self.armed:
+                self.armed = False
+                self.kept.set()
+                await asyncio.Event().wait()
+            return await original(channel, *rest, **named)
+
+        monkeypatch.setattr(LeanChannel, question, asked)
+
+
+@pytest.mark.parametrize("question", ["basic_cancel", "basic_qos"])
+async def test_an_answer_that_does_not_come_costs_the_connection_and_nothing_else(
+    house: House, monkeypatch: pytest.MonkeyPatch, question: str
+) -> None:
+    for module in (consuming, supervision):
+        monkeypatch.setattr(module, "ANSWER_S", 0.5)
+    silence, taken = Silence(monkeypatch, question), list[bytes]()
+
+    def take(delivery: Delivery) -> None:
+        taken.append(delivery.body)
+        delivery.ack()
+
+    connection = await aio_pika.connect(house.amqp_url)
+    async with connection, Subscriber(house.amqp_url, "test") as subscriber:
+        channel = await connection.channel()
+        queues = [await channel.declare_queue(secrets.token_hex(8), auto_delete=False) for _ in range(2)]
+        first, second = (Subscription(queue.name, 10, take) for queue in queues)
+        await subscriber.wait_until_up()
+        await subscriber.add(first)
+
+        silence.armed = True
+        await subscriber.add(second)
+        await subscriber.drop(first)
+        assert silence.kept.is_set()
+
+        await channel.default_exchange.publish(aio_pika.Message(b"later"), second.queue)
+        await until(lambda: taken == [b"later"])
+        for queue in queues:
+            await queue.delete(if_unused=False)
