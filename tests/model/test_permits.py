@@ -53,8 +53,9 @@ def calls_under_load(limit: Limit, costs: list[int], draws: random.Random) -> li
         cost = draws.choice(costs)
         while (again := claim(len(arrivals), limit, cost, now)) is not None:
             assert again > now
-            now = again
-        arrivals.append((now + draws.choice([0.0, limit.slack_s, draws.uniform(0, limit.slack_s)]), cost))
+            # Not everybody was told to wait: others ask in between.
+            now = again if draws.random() < 0.5 else now + draws.random() * (again - now)
+        arrivals.append((now + draws.choice([0.0, limit.slack_s]), cost))
     return sorted(arrivals)
 
 
@@ -114,3 +115,12 @@ def test_without_slack_late_arrivals_would_be_refused() -> None:
     arrivals = calls_under_load(rushed, [1], draws)
 
     assert refused(limit, arrivals)
+
+
+def test_a_sliding_window_ends_when_a_late_call_has_left_it_too() -> None:
+    limit = Limit(tokens=1, window_s=60)
+    _SCRIPTS.frozen = ()
+
+    assert claim(0, limit, 1, _STARTS) is None
+    assert claim(1, limit, 1, _STARTS + 60.1) == pytest.approx(_STARTS + 60.6)
+    assert claim(2, limit, 1, _STARTS + 60.7) is None

@@ -150,7 +150,7 @@ _RESERVES: Final = (
         "broker/scripts/permits.lua",
         "'-inf', text(now - limit.window_s - limit.slack_s))",
         "'-inf', text(now - limit.window_s))",
-        ("tests/model/test_permits.py::test_no_call_is_refused_whenever_it_arrives[sliding]",),
+        ("tests/model/test_permits.py::test_a_sliding_window_ends_when_a_late_call_has_left_it_too",),
     ),
     Mutant(
         "everybody tries what was closed, all at once",
