@@ -1,8 +1,8 @@
 """Accounts and keys as all workers see them: which of them are closed, and what is left of their limits."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from redis.asyncio import Redis
 
@@ -126,15 +126,11 @@ class Keys:
         limits = self._permits(provider).limits_of_account(account)
         left = await self._flights.left(limits)
         return tuple(
-            Left(_name(limit), limit["amount"], rest) for limit, rest in zip(limits, left, strict=True)
+            Left(limit["name"], limit["amount"], rest) for limit, rest in zip(limits, left, strict=True)
         )
 
     def _permits(self, provider: Provider) -> Permits:
         return Permits(self._fleet, provider, self._flights.prefix, "")
-
-
-def _name(limit: Mapping[str, Any]) -> str:
-    return str(limit["name"])
 
 
 def _state(instant: float | None, now: float) -> tuple[State, float | None]:

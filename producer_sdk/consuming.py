@@ -128,8 +128,7 @@ class Subscriber(Supervised):
         tag, subscription.tag = subscription.tag, None
         if tag is not None and self._channel is not None:
             with self._or_the_next_channel(self._channel):
-                async with asyncio.timeout(ANSWER_S):
-                    await self._channel.stop_listening(tag)
+                await self._stop(self._channel, tag)
 
     @contextmanager
     def _or_the_next_channel(self, channel: LeanChannel) -> Iterator[None]:
@@ -165,7 +164,11 @@ class Subscriber(Supervised):
                 await channel.basic_qos(prefetch_count=subscription.prefetch)
                 subscription.tag = await channel.listen(subscription.queue, take)
         if subscription not in self._subscriptions and subscription.tag is not None:
-            await channel.stop_listening(subscription.tag)  # dropped while it was being started
+            await self._stop(channel, subscription.tag)  # dropped while it was being started
+
+    async def _stop(self, channel: LeanChannel, tag: str) -> None:
+        async with asyncio.timeout(ANSWER_S):
+            await channel.stop_listening(tag)
 
     async def _declare(self, channel: LeanChannel, declare: Callable[[Channel], Awaitable[object]]) -> None:
         try:

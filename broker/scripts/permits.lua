@@ -234,6 +234,8 @@ local function take_permits(limits, probes, token, now, lease_s, permit_key)
   redis.call('SET', permit_key, cmsgpack.pack(notes), 'EX', 86400)
 end
 
+local UNSPENT = {requests = 0, tokens = 0, reserved_tokens = 0, usd = 0} -- the bill of a call that never left
+
 local function settle_note(note, spent)
   local difference = spent - note.cost
   if note.kind == 'fixed' then
@@ -244,9 +246,9 @@ local function settle_note(note, spent)
     end
     return
   elseif note.kind == 'bucket' then
-    local full = tonumber(redis.call('GET', note.key) or '0') + difference * note.per_unit_s
-    if redis.call('EXISTS', note.key) == 1 then
-      redis.call('SET', note.key, text(full), 'KEEPTTL')
+    local full = redis.call('GET', note.key)
+    if full then
+      redis.call('SET', note.key, text(tonumber(full) + difference * note.per_unit_s), 'KEEPTTL')
     end
     return
   end

@@ -11,8 +11,7 @@ local now = clock()
 local f = read_flight('state', 'token', 'spends', 'attempts', 'call')
 
 local probed = {}
-local unspent = not a.sent and {requests = 0, tokens = 0, reserved_tokens = 0, usd = 0} or nil
-for _, key in ipairs(settle_permits(a.permit_key, unspent)) do
+for _, key in ipairs(settle_permits(a.permit_key, not a.sent and UNSPENT or nil)) do
   probed[key] = true
 end
 for _, part in ipairs(a.closed) do

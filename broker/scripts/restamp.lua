@@ -14,7 +14,7 @@ local f = read_flight('state', 'token')
 if f.state ~= 'running' or f.token ~= a.token then
   return {'lost'}
 end
-local probes = settle_permits(a.permit_key, {requests = 0, tokens = 0, reserved_tokens = 0, usd = 0})
+local probes = settle_permits(a.permit_key, UNSPENT)
 local wait, name = latest_wait(a.limits, now)
 if wait then
   return {'later', text(wait), name}
