@@ -58,5 +58,3 @@ async def test_an_answer_that_does_not_come_costs_the_connection_and_nothing_els
 
         await channel.default_exchange.publish(aio_pika.Message(b"later"), second.queue)
         await until(lambda: taken == [b"later"])
-        for queue in queues:
-            await queue.delete(if_unused=False)
