@@ -37,24 +37,25 @@ async def test_an_answer_that_does_not_come_costs_the_connection_and_nothing_els
 ) -> None:
     for module in (consuming, supervision):
         monkeypatch.setattr(module, "ANSWER_S", 0.5)
-    silence, taken = Silence(monkeypatch, question), list[bytes]()
+    silence, taken, opened = Silence(monkeypatch, question), list[bytes](), asyncio.Semaphore(0)
 
     def take(delivery: Delivery) -> None:
         taken.append(delivery.body)
         delivery.ack()
 
     connection = await aio_pika.connect(house.amqp_url)
-    async with connection, Subscriber(house.amqp_url, "test") as subscriber:
+    async with connection, Subscriber(house.amqp_url, "test", on_reconnect=opened.release) as subscriber:
         channel = await connection.channel()
         queues = [await channel.declare_queue(secrets.token_hex(8), auto_delete=False) for _ in range(2)]
         first, second = (Subscription(queue.name, 10, take) for queue in queues)
-        await subscriber.wait_until_up()
+        await opened.acquire()
         await subscriber.add(first)
 
         silence.armed = True
         await subscriber.add(second)
         await subscriber.drop(first)
         assert silence.kept.is_set()
+        await opened.acquire()
 
         await channel.default_exchange.publish(aio_pika.Message(b"later"), second.queue)
         await until(lambda: taken == [b"later"])
