@@ -6,6 +6,7 @@ from sandbox.simulator import Limit, SimulatorProcess
 from tests.faults.nursery import FaultyWorker, nursery
 from tests.support.house import House
 from tests.support.waiting import until
+from topology.messages import Event
 
 _POINT = "backend.after_started"
 _FAR = 1000
@@ -16,12 +17,14 @@ async def test_a_worker_that_was_frozen_with_a_permit_takes_another_before_it_ca
     house: House, simulator: SimulatorProcess
 ) -> None:
     simulator.change(limits=[Limit(requests=1, window_s=2).model_dump()])
-    fleet = house.simulated(simulator.base_url, provider=_LIMIT)
+    fleet = house.simulated(simulator.base_url, provider=_LIMIT, concurrency=2)
     await house.declare(fleet)
 
-    async with nursery(house) as workers, house.agent() as optimizer:
+    async with nursery(house) as workers, house.agent() as optimizer, house.events() as events:
         await workers.start("front")
         pools = [await workers.start("backend:simulated") for _ in range(2)]
+        # Each takes one job and no more: what is handed to the frozen one is of no use to the other.
+        await until(lambda: _sharing(events) == len(pools))
         for pool in pools:
             await pool.arm(_POINT, do="stop")
         first = asyncio.create_task(optimizer.chat("One", timeout=60))
@@ -34,6 +37,12 @@ async def test_a_worker_that_was_frozen_with_a_permit_takes_another_before_it_ca
         await asyncio.gather(first, second)
 
     assert [call.outcome for call in simulator.ledger()] == ["ok", "ok"]
+
+
+def _sharing(events: list[Event]) -> int:
+    """How many pools have heard that they are two."""
+    reports = [e.model_dump() for e in events if e.type == "optimizer.worker.health"]
+    return len({r["worker"] for r in reports if r["providers"].get("simulated", {}).get("slots") == 1})
 
 
 async def _who_fired(*pools: FaultyWorker) -> tuple[FaultyWorker, FaultyWorker]:

@@ -30,7 +30,7 @@ SIMULATED = """
 [providers.simulated]
 base_url = "{base_url}"
 api_keys = ["env:SIMULATED_KEY"]
-concurrency = 40
+concurrency = {concurrency}
 {provider}
 [[providers.simulated.models]]
 id = "sim-small"
@@ -58,9 +58,20 @@ class House:
         path.write_text(text, "utf-8")
         return load_fleet(path, self.environ)
 
-    def simulated(self, base_url: str, *, fleet: str = "", cache: str = "", provider: str = "") -> Fleet:
+    def simulated(
+        self,
+        base_url: str,
+        *,
+        fleet: str = "",
+        cache: str = "",
+        provider: str = "",
+        concurrency: int = 40,
+    ) -> Fleet:
         """A fleet with the simulated provider alone; more lines for its tables as TOML text."""
-        return self.fleet(SIMULATED.format(base_url=base_url, fleet=fleet, cache=cache, provider=provider))
+        text = SIMULATED.format(
+            base_url=base_url, fleet=fleet, cache=cache, provider=provider, concurrency=concurrency
+        )
+        return self.fleet(text)
 
     async def declare(self, fleet: Fleet) -> None:
         await declaring.apply(declaration(fleet), self.amqp_url, self.management_url)
