@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from typing import Any
 from broker import declaring
 from producer_sdk import AsyncOptimizer
 from sandbox.nodes import Brokers, find_brokers
-from sandbox.simulator import Latency, Limit, Settings, SimulatorProcess
+from sandbox.simulator import Entry, Latency, Limit, Settings, SimulatorProcess
 from topology.declaration import declaration
 from topology.loading import load_fleet
 
@@ -39,7 +40,7 @@ concurrency = 1000
 max_spends = 50
 [providers.simulated]
 base_url = "{base_url}"
-keyless = true
+api_keys = ["env:SIMULATED_KEY"]
 concurrency = {concurrency}
 limits = [
   {{ requests = {requests}, window_s = {window_s}, counting = "{counting}" }},
@@ -109,6 +110,7 @@ def fleet(brokers: Brokers, cell: Cell, folder: Path, options: argparse.Namespac
         )  # fmt: skip
         environ = {
             **os.environ,
+            "SIMULATED_KEY": "sk-simulated",
             "OPTIMIZER_AMQP_URL": brokers.amqp_url,
             "OPTIMIZER_REDIS_URL": brokers.redis_url,
         }
@@ -158,29 +160,51 @@ async def load(brokers: Brokers, provider: SimulatorProcess, pools: Pools, cell:
         await asyncio.gather(*waiting, return_exceptions=True)
 
 
-def judge(provider: SimulatorProcess, options: argparse.Namespace) -> tuple[int, int, list[float]]:
-    """The 429s, the calls, and for each full window the share of the limit that was used most."""
+@dataclass(frozen=True)
+class Verdict:
+    """What the provider's ledger says.
+
+    Attributes:
+        outcomes: How the calls ended, as the provider sees it.
+        shares: What was used of the limit that binds, in each full window.
+        fullest: The same for the fullest window of that length, wherever it starts.
+    """
+
+    outcomes: Counter[str]
+    shares: list[float]
+    fullest: float
+
+
+def judge(provider: SimulatorProcess, options: argparse.Namespace) -> Verdict:
+    """A plain log of the calls that the provider took, each charged on its arrival."""
     ledger = provider.ledger()
-    admitted = [call for call in ledger if call.outcome != "rate_limited"]
-    first = min(call.arrived_at for call in admitted)
+    taken = [call for call in ledger if call.outcome not in {"rate_limited", "unauthorized"}]
+    first = min(call.arrived_at for call in taken)
     first += options.window - first % options.window  # the border of a fixed window
-    shares = []
-    for n in range(options.windows):
-        starts = first + n * options.window
-        inside = [c for c in admitted if starts <= c.arrived_at < starts + options.window]
-        tokens = sum(call.charged_tokens or 0 for call in inside)
-        shares.append(max(len(inside) / REQUESTS, tokens / TOKENS))
-    return len(ledger) - len(admitted), len(admitted), shares
+    borders = [first + n * options.window for n in range(options.windows)]
+    return Verdict(
+        Counter(call.outcome for call in ledger),
+        [_used(taken, starts, options.window) for starts in borders],
+        max(_used(taken, call.arrived_at, options.window) for call in taken),
+    )
+
+
+def _used(taken: Sequence[Entry], starts: float, window_s: float) -> float:
+    inside = [call for call in taken if starts <= call.arrived_at < starts + window_s]
+    return max(len(inside) / REQUESTS, sum(call.charged_tokens or 0 for call in inside) / TOKENS)
 
 
 def measure(brokers: Brokers, cell: Cell, options: argparse.Namespace) -> None:
     with TemporaryDirectory() as folder, fleet(brokers, cell, Path(folder), options) as (provider, pools):
         asyncio.run(load(brokers, provider, pools, cell, options))
-        refused, calls, shares = judge(provider, options)
-    each = " ".join(f"{share:.1%}" for share in shares)
+        verdict = judge(provider, options)
+    each = " ".join(f"{share:.1%}" for share in verdict.shares)
     what = f"{cell.counting:8} {cell.binding:9} {cell.workers:2} workers"
-    refusals = f"{refused} x 429 of {refused + calls:5} calls"
-    print(f"{what}  {refusals}  worst window {min(shares):.1%}  ({each})", flush=True)
+    calls = f"{verdict.outcomes['rate_limited']} x 429 of {verdict.outcomes.total():5} calls"
+    used = f"worst window {min(verdict.shares):6.1%}, fullest {verdict.fullest:6.1%}"
+    print(f"{what}  {calls}  {used}  ({each})", flush=True)
+    if strange := verdict.outcomes.keys() - {"ok", "rate_limited", "running", "cut"}:
+        print(f"  and {', '.join(f'{verdict.outcomes[name]} {name}' for name in sorted(strange))}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

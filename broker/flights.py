@@ -73,6 +73,11 @@ class Flights:
             paused=terms.paused or (),
             accounts=terms.accounts,
             used_key=terms.used_key,
+            rotation=terms.rotation,
+            notes_key=terms.notes_key,
+            rank=terms.rank,
+            shares=terms.shares,
+            seat=terms.seat,
         )
         return claimed(answer)
 
@@ -174,6 +179,7 @@ class Flights:
         parked_until: float = 0.0,
         billed: bool = False,
         sent: bool = True,
+        overloaded: bool = False,
     ) -> tuple[bool, int]:
         """Gives the claim up after a retryable error.
 
@@ -187,6 +193,7 @@ class Flights:
             parked_until: When the job comes back from a retry tier; 0: it is not parked.
             billed: The provider may have charged; the spend stays counted.
             sent: False when nothing left this machine: the permits go back.
+            overloaded: The provider had no room: fewer calls at once for a while, for every replica.
 
         Returns:
             Whether the claim was still ours, and the attempts so far.
@@ -200,6 +207,7 @@ class Flights:
             parked_until=parked_until,
             billed=billed,
             sent=sent,
+            overloaded=overloaded,
         )
         return answer[0] == b"mine", int(answer[1])
 

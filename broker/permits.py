@@ -11,9 +11,12 @@ from broker.flights import ClaimTerms
 from topology.fleet import Account, Fleet, Model, Provider
 from topology.limits import Limit, day_offset_s
 from topology.messages import Job, Request, Usage
+from topology.names import Priority
 from topology.providers.outcomes import Said, Scope
 from topology.route import answer_bound, estimated_cost_usd, estimated_tokens
 
+_AHEAD: Final = 0.1
+"""What is paced may have used this share of a window more than has passed of it."""
 _LEVEL_OF: Final = {Scope.MODEL: 0, Scope.KEY: 1, Scope.ACCOUNT: 1, Scope.PROVIDER: -1, Scope.ADDRESS: -1}
 """Where to begin to look, among the levels from the narrowest to the widest."""
 
@@ -36,7 +39,7 @@ class Permits:
 
     def terms(self, job: Job, model: Model) -> ClaimTerms:
         """The terms under which this job may be claimed."""
-        costs = self._costs(job, model)
+        costs, batch = self._costs(job, model), job.waiter.priority is Priority.BATCH
         name = self.provider.name
         token = secrets.token_hex(12)
         return ClaimTerms(
@@ -53,14 +56,22 @@ class Permits:
             },
             limits=(
                 *self._leases("fleet", self.fleet.fleet.concurrency),
-                *self._leases(name, self.provider.concurrency),
-                *(self._rate(name, limit, costs) for limit in self.provider.limits),
+                *(
+                    {**lease, "adapts": f"{self.prefix}adapted:{name}"}
+                    for lease in self._leases(name, self.provider.concurrency)
+                ),
+                *(self._rate(name, limit, costs, batch) for limit in self.provider.limits),
             ),
             closed=(self.closed_key(),),
             paused=(paused_key(self.prefix), name),
-            accounts=tuple(self._account(a, model, costs) for a in self.provider.quota_owners)
-            or (self._account(None, model, costs),),
+            accounts=tuple(self._account(a, model, costs, batch) for a in self.provider.quota_owners)
+            or (self._account(None, model, costs, batch),),
             used_key=self.used_key(),
+            rotation=self.provider.rotation,
+            notes_key=f"{self.prefix}accounts:{name}",
+            rank=job.waiter.priority.rank,
+            shares=tuple(getattr(self.fleet.priorities, priority.value) for priority in Priority),
+            seat=f"{self.worker}:{model.lane}",
         )
 
     def used_key(self) -> str:
@@ -117,7 +128,9 @@ class Permits:
         """The concurrency leases that a claim holds, to be renewed with it."""
         return tuple(limit["key"] for limit in terms.limits_of(account) if limit["kind"] == "lease")
 
-    def _account(self, account: Account | None, model: Model, costs: Mapping[str, float]) -> dict[str, Any]:
+    def _account(
+        self, account: Account | None, model: Model, costs: Mapping[str, float], batch: bool
+    ) -> dict[str, Any]:
         name = account.name if account else "keyless"
         scope = f"{self.provider.name}:{name}"
         origins = [key.origin for key in account.api_keys] if account else ["none"]
@@ -128,8 +141,8 @@ class Permits:
             "limits": [
                 *self._leases(scope, account.concurrency if account else None),
                 *self._leases(f"{scope}:{model.id}", model.concurrency),
-                *(self._rate(scope, limit, costs) for limit in (account.limits if account else ())),
-                *(self._rate(f"{scope}:{model.id}", limit, costs) for limit in model.limits),
+                *(self._rate(scope, limit, costs, batch) for limit in (account.limits if account else ())),
+                *(self._rate(f"{scope}:{model.id}", limit, costs, batch) for limit in model.limits),
             ],
         }
 
@@ -139,7 +152,10 @@ class Permits:
         key = f"{self.prefix}lease:{scope}"
         return ({"kind": "lease", "key": key, "amount": amount, "name": f"{scope} concurrency"},)
 
-    def _rate(self, scope: str, limit: Limit, costs: Mapping[str, float]) -> dict[str, Any]:
+    def _rate(
+        self, scope: str, limit: Limit, costs: Mapping[str, float], batch: bool = False
+    ) -> dict[str, Any]:
+        paced = batch and limit.is_long and self.fleet.priorities.pace_batch
         return {
             "kind": limit.counting,
             "key": self._rate_key(scope, limit),
@@ -150,6 +166,7 @@ class Permits:
             "cost": costs[limit.unit],
             "name": f"{scope} {limit.name}",
             **({"offset_s": day_offset_s(self.provider.day_resets_at)} if limit.counting == "fixed" else {}),
+            **({"ahead": _AHEAD} if paced else {}),
             **({"burst": limit.burst or limit.amount} if limit.counting == "bucket" else {}),
         }
 

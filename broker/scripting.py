@@ -14,6 +14,8 @@ from redis.exceptions import TimeoutError as RedisSilent
 from broker.away import StateAway, asking
 
 _SCRIPTS: Final = ("admit", "claim", "restamp", "renew", "commit", "release", "settle", "cancel", "left")
+_PERMITS: Final = ("limits", "closed", "permits")
+_OF_CLAIM: Final = ("turns", "accounts")
 _OF_PERMITS: Final = frozenset({"claim", "restamp", "commit", "release", "left"})
 _LOADS: Final = 3
 """How often they are loaded for one round trip in a Redis that forgets them again."""
@@ -116,7 +118,11 @@ def _loaded_as(name: str) -> str:
 
 def _source(name: str) -> str:
     folder = resources.files("broker").joinpath("scripts")
-    parts = ("prelude", "permits", name) if name in _OF_PERMITS else ("prelude", name)
+    parts = ["prelude", name]
+    if name in _OF_PERMITS:
+        parts[1:1] = _PERMITS
+    if name == "claim":
+        parts[-1:-1] = _OF_CLAIM
     return "\n".join(folder.joinpath(f"{part}.lua").read_text("utf-8") for part in parts)
 
 

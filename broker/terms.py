@@ -33,8 +33,14 @@ class ClaimTerms:
         token: Random, new for each claim.
         call: What a later claimant needs to report this call as doubtful.
         closed: Keys whose value is an instant until which everything behind them is closed.
-        paused: The hash of what operators have paused, and the field that would stop this call.
         accounts: The candidates, each with the index-ordered keys, as `claim.lua` describes them.
+        used_key: Where the calls of each account are counted for a day.
+        paused: The hash of what operators have paused, and the field that would stop this call.
+        rotation: How one of the accounts that grant is chosen.
+        notes_key: Where other rotations than `least_used` remember how accounts did.
+        rank: The request's class, 0 the most urgent.
+        shares: The classes' shares of a limit for which several wait, by rank.
+        seat: Where requests of this class wait together: a lane at one worker.
     """
 
     worker: str
@@ -46,16 +52,25 @@ class ClaimTerms:
     accounts: tuple[Mapping[str, Any], ...]
     used_key: str
     paused: tuple[str, str] | None = None
+    rotation: str = "least_used"
+    notes_key: str = ""
+    rank: int = 0
+    shares: tuple[float, ...] = (1.0,)
+    seat: str = ""
 
     def limits_of(self, account: str) -> tuple[Mapping[str, Any], ...]:
         """All limits of which a claim that chose this account holds a permit."""
         chosen = next(a for a in self.accounts if a["name"] == account)
         return (*self.limits, *chosen["limits"])
 
+    def has_rates(self, account: str) -> bool:
+        """Whether any limit but concurrency is known for calls with this account."""
+        return any(limit["kind"] != "lease" for limit in self.limits_of(account))
+
     def is_stale(self, account: str, age_s: float) -> bool:
         """Whether a permit of this age may have become too old to be used.
 
-        Half of the slack is for what comes after this is asked: connecting, and the way to the provider.
+        Half of the slack is for what comes after this is asked: the way to the provider.
         """
         slacks = (limit["slack_s"] for limit in self.limits_of(account) if "slack_s" in limit)
         return age_s > min(slacks, default=math.inf) / 2

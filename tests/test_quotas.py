@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from datetime import UTC, datetime
 
 import httpx
 import pytest
@@ -38,12 +39,7 @@ async def test_a_model_whose_quota_is_spent_holds_up_no_other_model(
 
 async def test_what_waits_for_a_quota_keeps_its_order(house: House, simulator: SimulatorProcess) -> None:
     limits = "limits = [{ requests = 2, window_s = 1 }]"
-    fleet = house.simulated(simulator.base_url, provider=limits)
-    fleet = fleet.model_copy(
-        update={
-            "providers": {"simulated": fleet.providers["simulated"].model_copy(update={"concurrency": 1})}
-        }
-    )
+    fleet = house.simulated(simulator.base_url, provider=limits, concurrency=1)
 
     async with house.workers(fleet), house.agent() as optimizer, house.events() as events:
         asked = []
@@ -136,3 +132,28 @@ async def test_what_another_program_uses_of_a_limit_is_heard_from_the_provider(
         await asyncio.gather(*(optimizer.chat(f"Prompt {n}", timeout=60) for n in range(20)))
 
     assert {call.outcome for call in simulator.ledger()} == {"ok"}
+
+
+async def test_batch_uses_a_days_quota_as_the_day_passes_and_others_find_the_rest(
+    house: House, simulator: SimulatorProcess
+) -> None:
+    began = datetime.now(UTC)
+    fleet = house.simulated(
+        simulator.base_url, provider=f'requests_per_day = 20\nday_resets_at = "{began:%H:%M} UTC"'
+    )
+
+    async with house.workers(fleet), house.agent() as optimizer, house.events() as events:
+        patient = [
+            asyncio.create_task(optimizer.chat(f"Patient {n}", priority="batch", timeout=60))
+            for n in range(10)
+        ]
+        await until(lambda: any(e.type == "optimizer.rate_limit" for e in events))
+        await asyncio.gather(*(optimizer.chat(f"Now {n}", timeout=60) for n in range(15)))
+        for task in patient:
+            task.cancel()
+        ended = await asyncio.gather(*patient, return_exceptions=True)
+
+    answered = sum(not isinstance(reply, BaseException) for reply in ended)
+    passed = (datetime.now(UTC) - began).total_seconds() / _WHOLE_DAY_S
+    assert 2 <= answered <= (0.1 + passed + 60 / _WHOLE_DAY_S) * 20 + 1
+    assert len(simulator.ledger()) == 15 + answered

@@ -80,12 +80,18 @@ class CacheSection(Section):
 
 
 class PrioritiesSection(Section):
-    """Shares of the permits when requests of all priorities wait; none starves."""
+    """Shares of the permits when requests of all priorities wait; none starves.
+
+    Attributes:
+        pace_batch: Whether `batch` uses a quota of an hour, a day or a month as that passes, at most a tenth
+            ahead of the time, so that the peak finds some left.
+    """
 
     high: float = Field(default=8, gt=0)
     normal: float = Field(default=3, gt=0)
     batch: float = Field(default=1, gt=0)
     reserve_for_high: float = Field(default=0.1, ge=0, lt=1)
+    pace_batch: bool = True
 
 
 class ApiKey(Section):

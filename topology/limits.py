@@ -74,13 +74,18 @@ class Limit(BaseModel):
         return self.requests or self.tokens or self.usd or 0.0
 
     @property
+    def is_long(self) -> bool:
+        """Whether it is a quota: for a day, an hour at least, that opens as a whole."""
+        return self.counting == "fixed" and self.window_s >= _LONG_WINDOW_S
+
+    @property
     def slack_s(self) -> float:
         """How long after its permit a call may reach the provider, in seconds.
 
         A hundredth of the window, between 0.2 s and 1 s, since the limit cannot be used up by more than that.
         Near the end of an hour or a longer fixed window 5 s: clocks differ, and hardly any permit is lost.
         """
-        if self.counting == "fixed" and self.window_s >= _LONG_WINDOW_S:
+        if self.is_long:
             return _BORDER_S
         return min(_MOST_SLACK_S, max(_LEAST_SLACK_S, _SLACK * self.window_s))
 

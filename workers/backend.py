@@ -13,7 +13,7 @@ from topology.turns import WeightedTurns
 from workers.calling import ProviderClient
 from workers.emptying import Emptying
 from workers.execution import Execution
-from workers.lane import Held, Lane
+from workers.line import Held, Line
 from workers.moving import GoOn, LaterPlease
 from workers.notices import TELL_EVERY_S, in_words
 from workers.worker import Worker
@@ -28,7 +28,7 @@ _WORTH_TELLING_S: Final = 0.5
 class Pool:
     """The role `backend:<provider>`.
 
-    Owns its lanes and the tasks of its calls. A call is no child of a consumer or a channel: when the
+    Owns its lines and the tasks of its calls. A call is no child of a consumer or a channel: when the
     connection breaks, it goes on and commits.
     """
 
@@ -37,17 +37,18 @@ class Pool:
         self._provider = provider
         self._stirred = asyncio.Event()
         self._execution = Execution(worker, provider, client)
-        self._lanes = [
-            Lane(provider.name, name, worker.subscriber, self._stirred.set) for name in provider.lanes
+        self._lines = [
+            Line(provider.name, lane, priority, worker.subscriber, self._stirred.set)
+            for lane in provider.lanes
+            for priority in Priority
         ]
         shares = worker.fleet.priorities
         self._turns = WeightedTurns({p: float(getattr(shares, p.value)) for p in Priority})
-        self._next_lane = 0
+        self._next_line = 0
         self._slots = provider.concurrency
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining = False
-        queues = [queue for lane in self._lanes for queue in lane.queues]
-        self._emptying = Emptying(worker, provider.name, queues)
+        self._emptying = Emptying(worker, provider.name, [line.queue for line in self._lines])
         worker.on_lost.append(self._forget)
         worker.on_roster.append(self._stirred.set)
         worker.on_control.append(self._stirred.set)
@@ -59,7 +60,7 @@ class Pool:
         await self._share_out()
 
     async def run(self) -> None:
-        """Starts jobs as slots and lanes allow, and tells who asks why they wait, until cancelled."""
+        """Starts jobs as slots and lines allow, and tells who asks why they wait, until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._tell_waits(), name=f"notices {self._provider.name}")
             await self._start_jobs()
@@ -70,10 +71,7 @@ class Pool:
             self._stirred.clear()
             await self._share_out()
             while len(self._tasks) < self._slots and (chosen := self._next()):
-                lane, priority, held = chosen
-                task = asyncio.create_task(
-                    self._execute(lane, priority, held), name=f"job {self._provider.name}"
-                )
+                task = asyncio.create_task(self._execute(*chosen), name=f"job {self._provider.name}")
                 self._tasks.add(task)
                 task.add_done_callback(self._ended)
 
@@ -110,40 +108,38 @@ class Pool:
         """Starts nothing more: stops consuming and hands back what was not started. Calls go on."""
         self._draining = True
         await self._emptying.end()
-        for lane in self._lanes:
-            await lane.close()
+        for line in self._lines:
+            await line.close()
 
     async def _share_out(self) -> None:
         """This replica's share of the provider's concurrency; the leases in Redis are the hard bound.
 
-        A paused provider has none: its lanes rest, and what waits can be seen in its queues.
+        A paused provider has none: its lines rest, and what waits can be seen in its queues.
         """
         replicas = max(1, len(self._worker.roster.pools(self._provider.name)))
         self._slots = max(1, math.ceil(self._provider.concurrency / replicas))
         paused = self._worker.paused.get(self._provider.name)
-        for lane in self._lanes:
+        for line in self._lines:
             if paused:
-                await lane.rest()
+                await line.rest()
             else:
-                await lane.consume(self._slots)
+                await line.consume(self._slots)
         if paused == "drain":
             self._emptying.begin()
         else:
             await self._emptying.end()
 
-    def _next(self) -> tuple[Lane, Priority, Held] | None:
-        ready = {lane: lane.ready() for lane in self._lanes}
-        priority = self._turns.next({p for priorities in ready.values() for p in priorities})
+    def _next(self) -> tuple[Line, Held] | None:
+        priority = self._turns.next({line.priority for line in self._lines if line.is_ready})
         if priority is None:
             return None
-        for _ in self._lanes:  # lanes of one priority take turns
-            lane = self._lanes[self._next_lane % len(self._lanes)]
-            self._next_lane += 1
-            if priority in ready[lane]:
-                return lane, priority, lane.take(priority)
-        return None
+        while True:  # lanes take turns
+            line = self._lines[self._next_line % len(self._lines)]
+            self._next_line += 1
+            if line.priority is priority and line.is_ready:
+                return line, line.take()
 
-    async def _execute(self, lane: Lane, priority: Priority, held: Held) -> None:
+    async def _execute(self, line: Line, held: Held) -> None:
         try:
             executed = await self._execution.execute(held.delivery)
         except Exception:  # a fault of ours; one job must not stop the pool, nor be lost
@@ -157,65 +153,65 @@ class Pool:
                 if self._draining:
                     held.delivery.give_back()
                     return
-                lane.put_back(held, priority)
-                if lane.closed_for is None and seconds > _WORTH_TELLING_S:
+                line.put_back(held)
+                if line.closed_for is None and seconds > _WORTH_TELLING_S:
                     self._worker.events.emit(
                         EventType.RATE_LIMIT,
                         provider=self._provider.name,
-                        lane=lane.name,
+                        lane=line.lane,
+                        priority=line.priority.value,
                         limit=limit,
                         wait_s=round(seconds, 3),
                     )
-                is_new = lane.closed_for is None and seconds > 0.0
-                lane.pause(seconds, limit)
+                is_new = line.closed_for is None and seconds > 0.0
+                line.pause(seconds, limit)
                 if is_new:
-                    self._tell_askers(lane)
+                    self._tell_askers(line)
 
     async def _tell_waits(self) -> None:
         while True:
             await asyncio.sleep(TELL_EVERY_S)
-            for lane in self._lanes:
-                self._tell_askers(lane)
+            for line in self._lines:
+                self._tell_askers(line)
 
-    def _tell_askers(self, lane: Lane) -> None:
-        """Those in hand, whom a closed lane or the pool's calls in flight keep waiting."""
+    def _tell_askers(self, line: Line) -> None:
+        """Those in hand, whom a closed line or the pool's calls in flight keep waiting."""
         name, notices = self._provider.name, self._worker.notices
-        if lane.closed_for is not None:
-            for waiter, position in lane.askers():
-                notices.tell(waiter, in_words(lane.closed_for, name), self._opens_at(lane), position)
+        if line.closed_for is not None:
+            for waiter, position in line.askers():
+                notices.tell(waiter, in_words(line.closed_for, name), self._opens_at(line), position)
         elif len(self._tasks) >= self._slots:
-            for waiter, position in lane.askers():
+            for waiter, position in line.askers():
                 notices.tell(waiter, f"{name} concurrency", position=position)
 
-    def _opens_at(self, lane: Lane) -> float:
-        """The instant at which a closed lane is looked at again."""
-        return self._worker.clock.now() + lane.opens_at - asyncio.get_running_loop().time()
+    def _opens_at(self, line: Line) -> float:
+        """The instant at which a closed line is looked at again."""
+        return self._worker.clock.now() + line.opens_at - asyncio.get_running_loop().time()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         self._stirred.set()
 
     def _forget(self) -> None:
-        for lane in self._lanes:
-            lane.forget()
+        for line in self._lines:
+            line.forget()
 
     def _look_again(self) -> None:
-        for lane in self._lanes:
-            lane.look_again()
+        for line in self._lines:
+            line.look_again()
 
     def _report(self) -> Mapping[str, Any]:
+        closed = [line for line in self._lines if line.closed_for]
         return {
             "providers": {
                 self._provider.name: {
                     "running": len(self._tasks),
                     "slots": 0 if self._draining else self._slots,
-                    "waiting": sum(lane.waiting() for lane in self._lanes),
-                    "lanes": [lane.name for lane in self._lanes],
+                    "waiting": sum(line.waiting for line in self._lines),
+                    "lanes": list(self._provider.lanes),
                     "drained": self._emptying.done and not self._tasks,
-                    "closed": {lane.name: lane.closed_for for lane in self._lanes if lane.closed_for},
-                    "opens_at": {
-                        lane.name: round(self._opens_at(lane), 3) for lane in self._lanes if lane.closed_for
-                    },
+                    "closed": {line.name: line.closed_for for line in closed},
+                    "opens_at": {line.name: round(self._opens_at(line), 3) for line in closed},
                 }
             }
         }

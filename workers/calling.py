@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Final, Self
 from urllib.parse import quote
@@ -30,7 +31,7 @@ _UNSENT: Final = (
 class ProviderClient:
     """The HTTP connections to one provider.
 
-    Every way in which a call can end is a value; nothing but cancellation is raised.
+    Every way in which a call can end is a value.
     """
 
     def __init__(self, provider: Provider) -> None:
@@ -59,15 +60,37 @@ class ProviderClient:
     ) -> None:
         await self._http.aclose()
 
-    async def call(self, job: Job, account: str, key_index: int, call_id: str) -> Completion | Failure:
-        """Calls the provider once for this job, within the provider's `timeout_s`."""
+    async def call(
+        self,
+        job: Job,
+        account: str,
+        key_index: int,
+        call_id: str,
+        before_first_byte: Callable[[], Awaitable[None]],
+    ) -> Completion | Failure:
+        """Calls the provider once for this job, within the provider's `timeout_s`.
+
+        Args:
+            job: What is asked.
+            account: Whose key is used.
+            key_index: Which of its keys.
+            call_id: Told to the provider, as `idempotency-key`.
+            before_first_byte: Awaited when the connection stands and the request goes out with the next step.
+                What it raises ends the call unsent, and is passed on.
+        """
         request, model = job.request, job.candidate.model
+
+        async def trace(event: str, _: object) -> None:
+            if event.endswith("send_request_headers.started"):
+                await before_first_byte()
+
         try:
             async with asyncio.timeout(self._provider.timeout_s):
                 answer = await self._http.post(
                     openai.path_of(request),
                     content=openai.body_of(request, model),
                     headers=self._headers(job, account, key_index) | {"idempotency-key": call_id},
+                    extensions={"trace": trace},
                 )
         except _UNSENT as error:
             message = f"{self._provider.name} cannot be reached ({type(error).__name__})"

@@ -52,6 +52,14 @@ class NotBegun:
     later: LaterPlease
 
 
+class TooLate(Exception):
+    """A call that was ready to leave after its permits had ended, and got no others."""
+
+    def __init__(self, later: LaterPlease) -> None:
+        super().__init__(later.limit)
+        self.later = later
+
+
 class Execution:
     """Takes single jobs of one provider from delivery to acknowledgement."""
 
@@ -175,27 +183,34 @@ class Execution:
         await self._telling.enter_doubtful(call.job, *call.run.doubts)
         if not await self._telling.write_ahead(call, self._provider.timeout_s):
             return NotBegun(LaterPlease(AGAIN_S, "RabbitMQ")), 0.0
-        if (later := await self._too_late(call)) is not None:
-            return NotBegun(later), 0.0
-        began = asyncio.get_running_loop().time()
-        ended = await self._client.call(call.job, call.run.account, call.run.key_index, call.id)
-        return ended, asyncio.get_running_loop().time() - began
-
-    async def _too_late(self, call: Call) -> LaterPlease | None:
-        """Why it cannot be sent, if it came too late for its permits and they are refused by now."""
-        if not call.terms.is_stale(call.run.account, asyncio.get_running_loop().time() - call.asked_at):
-            return None
+        loop, run = asyncio.get_running_loop(), call.run
+        began = loop.time()
         try:
-            answer = await self._worker.flights.restamp(call.job.fingerprint, call.terms, call.run.account)
-        except StateAway:
-            return LaterPlease(AGAIN_S, "Redis")
-        match answer:
-            case "mine":
-                return None
-            case "lost":
-                return LaterPlease(0.0, "own claim")
-            case (until, limit):
-                return LaterPlease(max(0.0, until - self._worker.clock.now()), limit)
+            ended = await self._client.call(
+                call.job, run.account, run.key_index, call.id, lambda: self._ensure_permits(call)
+            )
+        except TooLate as too_late:
+            return NotBegun(too_late.later), 0.0
+        return ended, loop.time() - began
+
+    async def _ensure_permits(self, call: Call) -> None:
+        """Takes them anew as long as they are too old to be sent with.
+
+        Raises:
+            TooLate: They are refused by now.
+        """
+        loop, account, asked_at = asyncio.get_running_loop(), call.run.account, call.asked_at
+        while call.terms.is_stale(account, loop.time() - asked_at):
+            asked_at = loop.time()
+            try:
+                answer = await self._worker.flights.restamp(call.job.fingerprint, call.terms, account)
+            except StateAway:
+                raise TooLate(LaterPlease(AGAIN_S, "Redis")) from None
+            match answer:
+                case "lost":
+                    raise TooLate(LaterPlease(0.0, "own claim"))
+                case (until, limit):
+                    raise TooLate(LaterPlease(max(0.0, until - self._worker.clock.now()), limit))
 
     async def _renew(self, call: Call, ending: "asyncio.Task[Any]", hurry: asyncio.Event) -> None:
         leases = self._permits.leases_of(call.run.account, call.terms)

@@ -94,7 +94,12 @@ class AfterFailure:
             code=failure.code,
         )
         grow_s = _THROTTLED_S if failure.retry_after_s is None and not gone else 0.0
-        await self._claims.release(call, closed={self._part(call, failure.scope): until}, grow_s=grow_s)
+        await self._claims.release(
+            call,
+            closed={self._part(call, failure.scope): until},
+            grow_s=grow_s,
+            overloaded=not call.terms.has_rates(call.run.account),
+        )
         if self._moving.elsewhere(call.job) is not None:
             return await self._moving.hand_on(delivery, call.job, failure.kind.value)
         return LaterPlease(0.0, failure.kind.value)  # the next claim knows which account opens when
@@ -154,7 +159,12 @@ class AfterFailure:
         """The route's next candidate at once; after a whole round, a pause that grows."""
         job, attempt = call.job, call.run.attempt
         if attempt % len(job.route):
-            await self._claims.release(call, billed=failure.may_be_billed, sent=_was_sent(failure))
+            await self._claims.release(
+                call,
+                billed=failure.may_be_billed,
+                sent=_was_sent(failure),
+                overloaded=_was_sent(failure),
+            )
             return await self._moving.hand_on(delivery, job, failure.kind.value)
         tier = _BACKOFF[min(attempt // len(job.route), len(_BACKOFF)) - 1]
         back_at = self._worker.clock.now() + tier.delay_s
@@ -169,6 +179,7 @@ class AfterFailure:
                     call,
                     billed=failure.may_be_billed,
                     sent=_was_sent(failure),
+                    overloaded=_was_sent(failure),
                     parked_until=back_at,
                 )
                 self._telling.tell_of(

@@ -24,7 +24,7 @@ class Obstacle:
 
 
 def obstacle_of(worker: Worker, job: Job) -> Obstacle | None:
-    """What the workers' heartbeats say of the lane that the job goes to; None: nothing is in its way."""
+    """What the workers' heartbeats say of the line that the job goes to; None: nothing is in its way."""
     provider, roster = job.candidate.provider, worker.roster
     if provider in worker.paused:
         return Obstacle(in_words("paused", provider))
@@ -33,13 +33,13 @@ def obstacle_of(worker: Worker, job: Job) -> Obstacle | None:
     pools = _pools(worker, provider)
     if not pools:
         return Obstacle(f"a worker for {provider}")
-    lane = _lane_of(worker, job)
-    if not all(lane in pool.get("closed", {}) for pool in pools):
+    line = f"{_lane_of(worker, job)}.{job.waiter.priority.value}"
+    if not all(line in pool.get("closed", {}) for pool in pools):
         return None
-    opens_at = min(pool.get("opens_at", {}).get(lane, 0.0) for pool in pools)
+    opens_at = min(pool.get("opens_at", {}).get(line, 0.0) for pool in pools)
     if opens_at <= worker.clock.now():
         return None  # a heartbeat is as old as a second
-    return Obstacle(in_words(pools[0]["closed"][lane], provider), opens_at)
+    return Obstacle(in_words(pools[0]["closed"][line], provider), opens_at)
 
 
 class Lookout:

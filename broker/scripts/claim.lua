@@ -3,8 +3,9 @@
 -- KEYS  flight, waiters, served
 -- ARGV  msgpack map: key, waiter, deadline (the job's own waiter), worker, token, lease_s, max_spends,
 --       call (msgpack, what a later claimant needs to report this one as doubtful), permit_key,
---       limits: shared ones, closed: [key], paused: [hash, field] or [], used_key,
---       accounts: [{name, limits, keys: [{closed: [key]}], closed: [key]}],
+--       limits: shared ones, closed: [key], paused: [hash, field] or [],
+--       accounts: [{name, limits, keys: [{closed: [key]}], closed: [key]}], rotation, used_key, notes_key,
+--       rank (0 most urgent), shares: [number] by rank, seat (where jobs of this rank wait for the same permits),
 --       parks: [seconds], longest first: for how long the job can be parked. It comes from a worker that never
 --       calls, in place of `call` and all that follows: nothing is granted, no permit taken, no spend noted
 -- Returns one of
@@ -14,7 +15,8 @@
 --   busy, instant                         somebody else runs it, his lease ends then
 --   spent, spends, started, doubts        max_spends is used up; the claim is for committing that
 --   idle, spends, seconds                 it may be run, by one that calls; written down as parked for so long
---   later, instant, limit, waiter...      permits are refused until then; these want to know
+--   later, instant, limit, waiter...      permits are refused until then; these want to know. `turn` in place of a
+--                                         limit: there is a permit, for a class that goes first
 --   run, account, key index, started, attempt, latest deadline, doubts
 -- Doubts are the calls, one packed after the other, of earlier claims that nobody gave up.
 
@@ -90,61 +92,19 @@ if a.paused[1] and redis.call('HEXISTS', a.paused[1], a.paused[2]) == 1 then
   return append_waiters_who('tell_waits', {'later', text(now + PAUSED_POLL_S), 'paused'})
 end
 
-local function latest_closed(keys, probes, wait, name)
-  for _, key in ipairs(keys) do
-    local instant = closed_until(key, now, probes)
-    if instant and (not wait or instant > wait) then
-      wait, name = instant, 'closed'
-    end
-  end
-  return wait, name
-end
-
 local probes = {}
-local wait, name = latest_closed(a.closed, probes)
-wait, name = latest_wait(a.limits, now, wait, name)
-
--- Among the accounts that grant, the one that was used least; else the first to grant again.
-local chosen, least, soonest, soonest_name
-for _, account in ipairs(a.accounts) do
-  local candidate = {name = account.name, limits = account.limits, probes = {}}
-  local until_, why = latest_closed(account.closed, candidate.probes)
-  until_, why = latest_wait(account.limits, now, until_, why)
-  local key_until
-  for index, key in ipairs(account.keys) do
-    local tried = {}
-    local instant = latest_closed(key.closed, tried)
-    if instant then
-      key_until = math.min(key_until or instant, instant)
-    elseif not candidate.key then
-      candidate.key, candidate.tried = index, tried
-    end
+local refusal = refusal_of(a.limits, now, closed_refusal(a.closed, now, probes)) or turn_refusal(a.limits, a, now)
+local chosen, accounts_refusal = choose(a, now)
+refusal = later_of(refusal, accounts_refusal)
+if refusal then
+  if refusal.limit and #a.shares > 1 then
+    leave_mark(refusal, a, now)
   end
-  if not candidate.key and (not until_ or key_until > until_) then
-    until_, why = key_until, 'key'
-  end
-  if until_ then
-    if not soonest or until_ < soonest then
-      soonest, soonest_name = until_, why
-    end
-  else
-    local used = tonumber(redis.call('ZSCORE', a.used_key, account.name) or '0')
-    if not chosen or used < least then
-      chosen, least = candidate, used
-    end
-  end
-end
-if not chosen and (not wait or soonest > wait) then
-  wait, name = soonest, soonest_name
-end
-if wait then
-  return append_waiters_who('tell_waits', {'later', text(wait), name})
+  return append_waiters_who('tell_waits', {'later', text(refusal.at), refusal.name})
 end
 
-for _, list in ipairs({chosen.probes, chosen.tried}) do
-  for _, key in ipairs(list) do
-    probes[#probes + 1] = key
-  end
+for _, key in ipairs(chosen.probes) do
+  probes[#probes + 1] = key
 end
 local limits = {}
 for _, list in ipairs({a.limits, chosen.limits}) do
@@ -152,9 +112,9 @@ for _, list in ipairs({a.limits, chosen.limits}) do
     limits[#limits + 1] = limit
   end
 end
-take_permits(limits, probes, a.token, now, a.lease_s, a.permit_key)
-redis.call('ZINCRBY', a.used_key, 1, chosen.name)
-redis.call('EXPIRE', a.used_key, 172800)
+take_turns(limits, a, now)
+local account_note = note_grant(a, chosen.name, now)
+take_permits(limits, probes, a.token, now, a.lease_s, a.permit_key, account_note)
 
 local call = cmsgpack.unpack(a.call)
 call.account, call.started = chosen.name, now

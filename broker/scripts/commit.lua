@@ -17,6 +17,8 @@ local now = clock()
 local f = read_flight('state', 'status', 'token', 'opened', 'result_token', 'keep_s', 'spends', 'payer', 'events',
   'fresh_until')
 
+local how = {bill = a.bill, left = a.left, let_in = true, ok = a.ok}
+
 local function answer(verdict, events)
   return append_waiters({verdict, redis.call('HGET', FLIGHT, 'payer') or '', events,
     redis.call('HGET', FLIGHT, 'outcome')})
@@ -41,19 +43,19 @@ local repeated = f.state == 'done' and f.result_token == a.token
 if not repeated then
   if a.ok then
     if f.state == 'done' and f.status == 'ok' then
-      settle_permits(a.permit_key, a.bill, true, a.left)
+      settle_permits(a.permit_key, how)
       return answer('duplicate', f.events or '')
     end
     if f.opened and a.started < f.opened and f.token ~= a.token then
       -- Reopened since: who waits now asked for a newer answer; not so the job's own waiter, whom an emptied
       -- Redis forgot.
-      settle_permits(a.permit_key, a.bill, true, a.left)
+      settle_permits(a.permit_key, how)
       local served = redis.call('ZSCORE', SERVED, a.key)
       return {'duplicate', a.key, '', a.outcome, not served and a.waiter or nil}
     end
   else
     if f.state and f.token ~= a.token then
-      settle_permits(a.permit_key, a.bill, true, a.left)
+      settle_permits(a.permit_key, how)
       return {'stale'}
     end
     if a.retry_at > 0 and latest_deadline() > a.retry_at then
@@ -61,7 +63,7 @@ if not repeated then
     end
   end
 
-  settle_permits(a.permit_key, a.bill, true, a.left)
+  settle_permits(a.permit_key, how)
   local fresh_until = now + (a.ok and math.max(f.keep_s or 0, a.keep_s) or a.shared_s)
   if a.ok and f.status == 'ok' then
     fresh_until = math.max(fresh_until, f.fresh_until) -- what others stored for longer, they find for as long

@@ -3,15 +3,16 @@
 -- KEYS  flight, waiters, served
 -- ARGV  msgpack map: token, permit_key, closed: [{key, until_, grow_s}], parked_until (0: the job is not parked),
 --       billed (the provider may have charged: the spend stays), sent (false: nothing left this machine, the
---       permits go back)
+--       permits go back), overloaded (fewer calls at once, for a while)
 -- Returns  mine, or lost; and the attempts so far
 
 local a = cmsgpack.unpack(ARGV[1])
 local now = clock()
 local f = read_flight('state', 'token', 'spends', 'attempts', 'call')
 
+local how = {bill = not a.sent and UNSPENT or nil, overloaded = a.overloaded, failed = a.overloaded or #a.closed > 0}
 local probed = {}
-for _, key in ipairs(settle_permits(a.permit_key, not a.sent and UNSPENT or nil)) do
+for _, key in ipairs(settle_permits(a.permit_key, how)) do
   probed[key] = true
 end
 for _, part in ipairs(a.closed) do

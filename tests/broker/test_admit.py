@@ -1,17 +1,8 @@
-from collections.abc import AsyncIterator
-
 import pytest
 
 from broker.answers import Done, Hit, Joined, Lead
-from sandbox.nodes import Brokers
-from tests.broker.test_flights import FLIGHT, Desk, fault, ok, open_desk
+from tests.broker.test_flights import FLIGHT, Desk, fault, ok
 from topology.names import Priority
-
-
-@pytest.fixture
-async def desk(brokers: Brokers) -> AsyncIterator[Desk]:
-    async with open_desk(brokers) as desk:
-        yield desk
 
 
 async def test_the_first_leads_and_the_second_joins(desk: Desk) -> None:

@@ -1,22 +1,15 @@
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
 from broker.answers import Admitted, Hit, Joined, Lead, Wait
 from broker.flights import Admission
-from sandbox.nodes import Brokers
-from tests.broker.test_flights import Desk, ok, open_desk
+from tests.broker.test_flights import Desk, ok
 from tests.support.waiting import until
 from topology.messages import Waiter
 
 SHORT_S = 0.3
-
-
-@pytest.fixture
-async def desk(brokers: Brokers) -> AsyncIterator[Desk]:
-    async with open_desk(brokers) as desk:
-        yield desk
 
 
 def rate(desk: Desk, scope: str, amount: float, window_s: float = 60.0) -> Mapping[str, Any]:

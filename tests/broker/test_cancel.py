@@ -1,20 +1,9 @@
-from collections.abc import AsyncIterator
-
-import pytest
-
 from broker.answers import CalledOff, Expired, Hit, Joined, Lead, Remembered, Run, Stored, Wait
 from broker.finding import find_waiters
-from sandbox.nodes import Brokers
-from tests.broker.test_flights import FLIGHT, Desk, ok, open_desk
+from tests.broker.test_flights import FLIGHT, Desk, ok
 from topology.messages import Waiter
 
 CALLED_OFF = Hit("called_off", None, "")
-
-
-@pytest.fixture
-async def desk(brokers: Brokers) -> AsyncIterator[Desk]:
-    async with open_desk(brokers) as desk:
-        yield desk
 
 
 async def cancel(desk: Desk, waiter: Waiter) -> CalledOff | Remembered:

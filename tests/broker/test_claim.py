@@ -1,19 +1,11 @@
-from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
 
 from broker.answers import Attended, Busy, Done, Expired, Idle, Joined, Lead, Own, Run, Spent, Stored
 from broker.flights import LEASE_S
-from sandbox.nodes import Brokers
-from tests.broker.test_flights import FLIGHT, Desk, fault, ok, open_desk
+from tests.broker.test_flights import FLIGHT, Desk, fault, ok
 from topology.messages import Waiter
-
-
-@pytest.fixture
-async def desk(brokers: Brokers) -> AsyncIterator[Desk]:
-    async with open_desk(brokers) as desk:
-        yield desk
 
 
 async def test_the_first_to_claim_runs_with_all_it_needs_to_know(desk: Desk) -> None:

@@ -1,4 +1,4 @@
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -6,15 +6,8 @@ import pytest
 
 from broker.answers import Claimed, Done, Later, Run
 from broker.flights import LEASE_S, ClaimTerms, Result
-from sandbox.nodes import Brokers
-from tests.broker.test_flights import Desk, ok, open_desk
+from tests.broker.test_flights import Desk, ok
 from tests.support.waiting import until
-
-
-@pytest.fixture
-async def desk(brokers: Brokers) -> AsyncIterator[Desk]:
-    async with open_desk(brokers) as desk:
-        yield desk
 
 
 def lease(desk: Desk, amount: int, scope: str = "groq") -> Mapping[str, Any]:
@@ -25,7 +18,7 @@ def rate(
     desk: Desk, kind: str, amount: float, cost: float = 1.0, window_s: float = 3600.0, **changes: Any
 ) -> Mapping[str, Any]:
     limit = {"kind": kind, "key": desk.key(f"rate:{kind}"), "amount": amount, "window_s": window_s}
-    common = {"slack_s": 0.0, "offset_s": 0.0, "unit": "tokens", "cost": cost, "name": kind}
+    common = {"slack_s": 0.0, "offset_s": 0.0, "unit": "reserved_tokens", "cost": cost, "name": kind}
     burst = {"burst": amount} if kind == "bucket" else {}
     return {**limit, **common, **burst, **changes}
 
@@ -209,7 +202,7 @@ async def test_the_bill_replaces_what_was_reserved(desk: Desk, kind: str, used: 
     limit, terms = rate(desk, kind, 10, cost=4), desk.terms(limits=(rate(desk, kind, 10, cost=4),))
     await claim(desk, "a", terms)
 
-    await end(desk, "a", terms, tokens=used)
+    await end(desk, "a", terms, reserved_tokens=used)
 
     beyond = await claim(desk, "b", desk.terms(limits=({**limit, "cost": left + 0.5},)))
     within = await claim(desk, "b", desk.terms(limits=({**limit, "cost": left},)))
@@ -244,7 +237,7 @@ async def test_what_a_bill_left_is_what_the_window_gives_back(desk: Desk) -> Non
     limit = rate(desk, "sliding", 10, window_s=3600)
     first, second = (desk.terms(limits=({**limit, "cost": cost},)) for cost in (4, 8))
     await claim(desk, "a", first)
-    await end(desk, "a", first, tokens=2.0)
+    await end(desk, "a", first, reserved_tokens=2.0)
     run = await claim(desk, "b", second)
     assert isinstance(run, Run)
 
@@ -389,3 +382,26 @@ async def test_a_provider_that_has_more_left_than_the_books_changes_nothing(desk
 
     assert isinstance(await claim(desk, "c", desk.terms(limits=({**limit, "cost": 50},))), Later)
     assert isinstance(await claim(desk, "c", desk.terms(limits=({**limit, "cost": 49},))), Run)
+
+
+@pytest.mark.parametrize("ahead", [None, 0.0])
+async def test_what_is_paced_is_used_as_the_day_passes(desk: Desk, ahead: float | None) -> None:
+    """The window ends in half a day: half of it is for now."""
+    day = rate(desk, "fixed", 10, window_s=86400.0, slack_s=5.0, offset_s=(desk.start - 43200.0) % 86400.0)
+    limit = day if ahead is None else {**day, "ahead": ahead}
+    terms = desk.terms(limits=(limit,))
+
+    granted = 0
+    for n in range(12):
+        answer = await desk.flights.claim(f"f{n}", desk.waiter(f"f{n}"), replace(terms, token=f"t{n}"))
+        if isinstance(answer, Later):
+            break
+        granted += 1
+
+    assert isinstance(answer, Later)
+    if ahead is None:
+        assert granted == 10
+        assert answer.until == pytest.approx(desk.start + 43200.0, abs=10)
+    else:
+        assert granted == 5
+        assert answer.until == pytest.approx(desk.start + 8640.0, abs=10)

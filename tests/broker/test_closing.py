@@ -1,18 +1,9 @@
-from collections.abc import AsyncIterator
-
 import pytest
 
 from broker.answers import Later, Run
-from sandbox.nodes import Brokers
 from tests.broker.test_claim_permits import claim, end
-from tests.broker.test_flights import FLIGHT, Desk, open_desk
+from tests.broker.test_flights import FLIGHT, Desk
 from tests.support.waiting import until
-
-
-@pytest.fixture
-async def desk(brokers: Brokers) -> AsyncIterator[Desk]:
-    async with open_desk(brokers) as desk:
-        yield desk
 
 
 async def close(desk: Desk, *names: str, for_s: float = 30.0) -> None:

@@ -1,17 +1,8 @@
-from collections.abc import AsyncIterator
-
 import pytest
 
 from broker.answers import Done, Hit, Joined, Lead, Living, Stale, Stored
-from sandbox.nodes import Brokers
-from tests.broker.test_flights import FLIGHT, Desk, fault, ok, open_desk
+from tests.broker.test_flights import FLIGHT, Desk, fault, ok
 from topology.messages import Outcome
-
-
-@pytest.fixture
-async def desk(brokers: Brokers) -> AsyncIterator[Desk]:
-    async with open_desk(brokers) as desk:
-        yield desk
 
 
 async def test_a_result_is_stored_and_names_all_who_wait(desk: Desk) -> None:

@@ -139,12 +139,6 @@ def fault(message: str = "No.") -> Outcome:
     return Outcome(status="error", error=report)
 
 
-@pytest.fixture
-async def desk(brokers: Brokers) -> AsyncIterator[Desk]:
-    async with open_desk(brokers) as desk:
-        yield desk
-
-
 async def test_many_requests_are_admitted_in_one_round_trip_and_in_their_order(desk: Desk) -> None:
     admissions = [
         Admission(flight, desk.waiter(name), 600.0, 600.0)

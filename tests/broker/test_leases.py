@@ -1,19 +1,9 @@
-from collections.abc import AsyncIterator
-
 import pytest
 
 from broker.answers import Busy, Expired, Hit, Joined, Own, Run, Spent
 from broker.flights import LEASE_S
-from sandbox.nodes import Brokers
-from tests.broker.test_flights import FLIGHT, Desk, fault, ok, open_desk
+from tests.broker.test_flights import FLIGHT, Desk, fault, ok
 from topology.messages import Outcome
-
-
-@pytest.fixture
-async def desk(brokers: Brokers) -> AsyncIterator[Desk]:
-    async with open_desk(brokers) as desk:
-        yield desk
-
 
 # renew -------------------------------------------------------------------------------------------
 

@@ -241,11 +241,14 @@ class _Seams:
     def client(self, original: Wrapped) -> Wrapped:
         """`backend.in_call` lies a moment after httpx has written the request."""
 
-        async def trace(event: str, _: object) -> None:
-            if event == _WRITTEN:
-                asyncio.get_running_loop().call_later(self._in_call_s, self._pass, "in_call")
-
         async def follow(request: httpx.Request) -> None:
+            theirs = request.extensions["trace"]
+
+            async def trace(event: str, info: object) -> None:
+                await theirs(event, info)
+                if event == _WRITTEN:
+                    asyncio.get_running_loop().call_later(self._in_call_s, self._pass, "in_call")
+
             request.extensions["trace"] = trace
 
         def init(self_: Any, *rest: Any) -> None:

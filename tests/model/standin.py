@@ -143,10 +143,17 @@ class Store:
         ordered = self._ordered(key)
         start, end = (int(i) if int(i) >= 0 else max(len(ordered) + int(i), -1) for i in (first, last))
         part = ordered[max(start, 0) : end + 1]
-        return [text for score, m in part for text in ((m, _text(score)) if with_scores else (m,))]
+        return _listed(part, bool(with_scores))
 
-    def _zrangebyscore(self, key: str, low: str, high: str) -> list[str]:
-        return [m for score, m in self._ordered(key) if float(low) <= score <= float(high)]
+    def _zrangebyscore(self, key: str, low: str, high: str, *options: str) -> list[str]:
+        within = [(s, m) for s, m in self._ordered(key) if _above(s, low) and s <= float(high)]
+        if "LIMIT" in options:
+            first, count = (int(word) for word in options[options.index("LIMIT") + 1 :][:2])
+            within = within[first : first + count]
+        return _listed(within, "WITHSCORES" in options)
+
+    def _zcount(self, key: str, low: str, high: str) -> int:
+        return len(self._zrangebyscore(key, low, high))
 
     def _zremrangebyscore(self, key: str, low: str, high: str) -> int:
         return self._remove(key, tuple(self._zrangebyscore(key, low, high)))
@@ -170,7 +177,7 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
     "HKEYS": Store._hkeys, "HVALS": Store._hvals, "HINCRBY": Store._hincrby, "ZADD": Store._zadd,
     "ZCARD": Store._hlen, "ZSCORE": Store._zscore, "ZREM": Store._zrem, "ZRANGE": Store._zrange,
     "ZRANGEBYSCORE": Store._zrangebyscore, "ZREMRANGEBYSCORE": Store._zremrangebyscore,
-    "ZINCRBY": Store._zincrby,
+    "ZINCRBY": Store._zincrby, "ZCOUNT": Store._zcount,
 }  # fmt: skip
 
 
@@ -181,6 +188,14 @@ def _text(value: Any) -> str:
     if isinstance(value, float) and not (value.is_integer() and math.fabs(value) < 1e15):
         return repr(value)
     return str(int(value))
+
+
+def _above(score: float, low: str) -> bool:
+    return score > float(low[1:]) if low.startswith("(") else score >= float(low)
+
+
+def _listed(members: list[tuple[float, str]], with_scores: bool) -> list[str]:
+    return [text for score, m in members for text in ((m, _text(score)) if with_scores else (m,))]
 
 
 def _tupled(value: Any) -> Any:

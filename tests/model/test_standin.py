@@ -19,16 +19,17 @@ if TYPE_CHECKING:
 
 TIME = "redis.call('TIME')"
 LIMITS = (
-    {"kind": "lease", "key": "o1:lease", "amount": 1, "name": "lease"},
+    {"kind": "lease", "key": "o1:lease", "amount": 2, "name": "lease", "adapts": "o1:adapted"},
     {"kind": "sliding", "key": "o1:sliding", "amount": 5, "window_s": 60, "slack_s": 1, "unit": "requests",
      "cost": 2.5, "name": "sliding"},
     {"kind": "fixed", "key": "o1:fixed", "amount": 9, "window_s": 60, "slack_s": 60, "offset_s": 0,
-     "unit": "tokens", "cost": 3, "name": "fixed"},
+     "unit": "tokens", "cost": 3, "name": "fixed", "ahead": 0.5},
     {"kind": "bucket", "key": "o1:bucket", "amount": 60, "window_s": 60, "slack_s": 1, "burst": 9,
      "unit": "reserved_tokens", "cost": 3, "name": "bucket"},
 )  # fmt: skip
+FIRST: dict[str, Any] = {"rank": 0, "rotation": "least_used"}
 RATE = {"key": "o1:rate", "amount": 2, "window_s": 60.0, "name": "rate"}
-RELATIVE = ("permit:", "used", "request:", "sliding", "closed")
+RELATIVE = ("permit:", "used", "notes", "request:", "sliding", "closed", "|foreign", "|turns", "adapted")
 """Keys that end some time after they were written, by Redis's own clock; the others end at an instant."""
 
 texts = st.sampled_from(["r1", "r2", "r3"])
@@ -42,6 +43,8 @@ calls = st.one_of(
         })),
     st.tuples(st.just("claim"), texts, st.fixed_dictionaries({
         "worker": st.sampled_from(["w1", "w2"]), "token": tokens, "limits": st.sampled_from([(), LIMITS]),
+        "rank": st.integers(0, 2),
+        "rotation": st.sampled_from(["least_used", "round_robin", "performance", "intelligent"]),
     })),
     st.tuples(st.just("restamp"), texts, st.fixed_dictionaries({"token": tokens})),
     st.tuples(st.just("renew"), texts, st.fixed_dictionaries({"worker": st.just("w1"), "token": tokens})),
@@ -58,7 +61,7 @@ calls = st.one_of(
         st.just("release"), texts, st.fixed_dictionaries({
             "token": tokens, "billed": st.booleans(), "sent": st.booleans(),
             "parked_until": st.just(0.0), "closes_for": st.sampled_from([None, 7]),
-            "grow_s": st.sampled_from([0.0, 1.5]),
+            "grow_s": st.sampled_from([0.0, 1.5]), "overloaded": st.booleans(),
         })),
     st.tuples(st.just("settle"), texts, st.fixed_dictionaries({"events": st.sampled_from(["", "e", "ee"])})),
     st.tuples(st.just("cancel"), texts, st.just({})),
@@ -125,7 +128,8 @@ class Pair:
                 return common | {
                     "lease_s": 15.0, "max_spends": 2, "call": pack({"call": details["token"]}), "closed": [],
                     "permit_key": f"o1:permit:{details['token']}", "paused": [], "accounts": [account],
-                    "used_key": "o1:used",
+                    "used_key": "o1:used", "notes_key": "o1:notes", "shares": [8.0, 3.0, 1.0],
+                    "seat": "w1:any",
                 }  # fmt: skip
             case "restamp":
                 key = f"o1:permit:{details['token']}"
@@ -219,9 +223,9 @@ def test_a_whole_life_of_a_flight_is_the_same_on_both(redis: Redis) -> None:
     lifetime: list[tuple[str, str, dict[str, Any]]] = [
         ("admit", "r3", admission),
         ("admit", "r2", admission),
-        ("claim", "r3", {"worker": "w1", "token": "t1", "limits": LIMITS}),
+        ("claim", "r3", {"worker": "w1", "token": "t1", "limits": LIMITS, **FIRST}),
         ("renew", "r3", {"worker": "w1", "token": "t1"}),
-        ("claim", "r3", {"worker": "w2", "token": "t2", "limits": LIMITS}),
+        ("claim", "r3", {"worker": "w2", "token": "t2", "limits": LIMITS, **FIRST}),
         ("commit", "r3", result),
         ("settle", "r3", {"events": "e"}),
         ("cancel", "r2", {}),

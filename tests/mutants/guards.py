@@ -25,7 +25,7 @@ _FENCES: Final = (
         "fence",
         _COMMIT,
         """    if f.state and f.token ~= a.token then
-      settle_permits(a.permit_key, a.bill, true, a.left)
+      settle_permits(a.permit_key, how)
       return {'stale'}
     end
 """,
@@ -108,7 +108,7 @@ _RESERVES: Final = (
         "a claim takes no permits",
         "reserve",
         _CLAIM,
-        "take_permits(limits, probes, a.token, now, a.lease_s, a.permit_key)\n",
+        "take_permits(limits, probes, a.token, now, a.lease_s, a.permit_key, account_note)\n",
         "",
         ("tests/broker/test_claim_permits.py::test_no_more_calls_run_than_the_concurrency_allows",),
     ),
@@ -140,14 +140,14 @@ _RESERVES: Final = (
         "the bill is never booked",
         "reserve",
         "broker/scripts/permits.lua",
-        "        settle_note(note, bill[note.unit])\n",
+        "        settle_note(note, how.bill[note.unit])\n",
         "",
         ("tests/broker/test_claim_permits.py::test_the_bill_replaces_what_was_reserved",),
     ),
     Mutant(
         "calls are taken to arrive at the instant of their grant",
         "reserve",
-        "broker/scripts/permits.lua",
+        "broker/scripts/limits.lua",
         "'-inf', text(now - limit.window_s - limit.slack_s))",
         "'-inf', text(now - limit.window_s))",
         ("tests/model/test_permits.py::test_a_sliding_window_ends_when_a_late_call_has_left_it_too",),
@@ -155,7 +155,7 @@ _RESERVES: Final = (
     Mutant(
         "everybody tries what was closed, all at once",
         "reserve",
-        "broker/scripts/permits.lua",
+        "broker/scripts/closed.lua",
         "  elseif redis.call('EXISTS', key .. '|probe') == 1 then",
         "  elseif false then",
         ("tests/broker/test_closing.py::test_after_its_time_one_call_tries_what_was_closed",),
