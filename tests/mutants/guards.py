@@ -153,6 +153,16 @@ _RESERVES: Final = (
         ("tests/model/test_permits.py::test_a_sliding_window_ends_when_a_late_call_has_left_it_too",),
     ),
     Mutant(
+        "the next permit is whoever's asks first",
+        "reserve",
+        "broker/scripts/turns.lua",
+        "      if goes_first(limit, rank, ends, a, now) then",
+        "      if false then",
+        (
+            "tests/broker/test_turns.py::test_a_free_permit_goes_to_the_more_urgent_class_that_waits_elsewhere",
+        ),
+    ),
+    Mutant(
         "everybody tries what was closed, all at once",
         "reserve",
         "broker/scripts/closed.lua",
@@ -171,9 +181,9 @@ _RESERVES: Final = (
     Mutant(
         "a permit is good for ever",
         "reserve",
-        "workers/execution.py",
-        "        if (later := await self._too_late(call)) is not None:\n",
-        "        if (later := None) is not None:\n",
+        "workers/calling.py",
+        '            if event.endswith("send_request_headers.started"):',
+        "            if False:",
         (
             "tests/test_late_calls.py::test_a_worker_that_was_frozen_with_a_permit_takes_another_before_it_calls",
         ),
