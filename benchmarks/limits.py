@@ -4,7 +4,7 @@
 and charges the prompt and the bound on the answer on arrival. More requests wait than it takes. For each way
 of counting and each number of workers, one line: the 429s, and what was used of the limit that binds, in the
 worst of the full windows. Everything is real and in processes of its own. `--kill-every 10` kills a worker
-that often.
+that often; `--redis stop` restarts Redis in the middle, `--redis kill` kills it and starts it again.
 """
 
 import argparse
@@ -18,7 +18,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,7 +26,7 @@ from typing import Any
 
 from broker import declaring
 from producer_sdk import AsyncOptimizer
-from sandbox.nodes import Brokers, find_brokers
+from sandbox.nodes import RabbitNode, RedisNode
 from sandbox.simulator import Entry, Latency, Limit, Settings, SimulatorProcess
 from topology.declaration import declaration
 from topology.loading import load_fleet
@@ -89,6 +89,22 @@ class Pools:
             process.wait(30)
 
 
+@dataclass(frozen=True)
+class Brokers:
+    """The benchmark's own, so that they can be restarted."""
+
+    rabbitmq: RabbitNode
+    redis: RedisNode
+
+    async def restart_redis(self, how: str, after_s: float) -> None:
+        """Ends it and starts it again on its data."""
+        await asyncio.sleep(after_s)
+        if how == "kill":
+            os.kill(self.redis.pid, signal.SIGKILL)
+        await asyncio.to_thread(self.redis.stop)
+        await asyncio.to_thread(self.redis.start)
+
+
 @contextmanager
 def fleet(brokers: Brokers, cell: Cell, folder: Path, options: argparse.Namespace) -> Iterator[Any]:
     """A provider and a configuration that says what it says itself."""
@@ -111,13 +127,11 @@ def fleet(brokers: Brokers, cell: Cell, folder: Path, options: argparse.Namespac
         environ = {
             **os.environ,
             "SIMULATED_KEY": "sk-simulated",
-            "OPTIMIZER_AMQP_URL": brokers.amqp_url,
-            "OPTIMIZER_REDIS_URL": brokers.redis_url,
+            "OPTIMIZER_AMQP_URL": brokers.rabbitmq.amqp_url,
+            "OPTIMIZER_REDIS_URL": brokers.redis.redis_url,
         }
-        if brokers.management_url is None:
-            raise SystemExit("OPTIMIZER_MANAGEMENT_URL is not set, and policies need it")
         whole = declaration(load_fleet(config, environ))
-        asyncio.run(declaring.apply(whole, brokers.amqp_url, brokers.management_url))
+        asyncio.run(declaring.apply(whole, brokers.rabbitmq.amqp_url, brokers.rabbitmq.management_url))
         pools = Pools(config, environ)
         try:
             pools.start("front")
@@ -136,7 +150,7 @@ async def load(brokers: Brokers, provider: SimulatorProcess, pools: Pools, cell:
     share = 1.4 if cell.binding == "tokens" else 0.8
     mean = share * TOKENS / REQUESTS
 
-    async with AsyncOptimizer("bench", url=brokers.amqp_url) as optimizer:
+    async with AsyncOptimizer("bench", url=brokers.rabbitmq.amqp_url) as optimizer:
 
         async def ask() -> None:
             while True:
@@ -148,16 +162,23 @@ async def load(brokers: Brokers, provider: SimulatorProcess, pools: Pools, cell:
                     print(f"  {type(error).__name__}: {error}")
 
         waiting = [asyncio.create_task(ask()) for _ in range(2 * REQUESTS)]
-        killing = asyncio.create_task(pools.kill_every(options.kill_every)) if options.kill_every else None
+        trouble: list[asyncio.Task[None]] = []
+        if options.kill_every:
+            trouble.append(asyncio.create_task(pools.kill_every(options.kill_every)))
+        if options.redis:
+            trouble.append(asyncio.create_task(brokers.restart_redis(options.redis, lasts_s / 2)))
         began = time.monotonic()
         while not provider.ledger():
             await asyncio.sleep(0.1)
             if time.monotonic() - began > 60:
                 raise SystemExit("no call came within a minute")
         await asyncio.sleep(lasts_s)
-        for task in (*waiting, *([killing] if killing else [])):
+        for task in (*waiting, *trouble):
             task.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
+        for task in trouble:
+            with suppress(asyncio.CancelledError):
+                await task
 
 
 @dataclass(frozen=True)
@@ -217,14 +238,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--fastest", type=float, default=0.2, help="seconds that a call takes at least")
     parser.add_argument("--slowest", type=float, default=8.0, help="and at most")
     parser.add_argument("--kill-every", type=float, default=0.0, help="seconds; 0 kills nobody")
+    parser.add_argument("--redis", choices=["stop", "kill"], help="what happens to Redis in the middle")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args(arguments)
     for counting, binding, workers in itertools.product(options.counting, options.binding, options.workers):
         with (
             TemporaryDirectory(prefix="limits-") as folder,
-            find_brokers(Path(folder), os.environ, say=lambda _: None) as brokers,
+            RabbitNode(Path(folder) / "rabbitmq") as rabbitmq,
+            RedisNode(Path(folder) / "redis") as redis,
         ):
-            measure(brokers, Cell(counting, workers, binding), options)
+            measure(Brokers(rabbitmq, redis), Cell(counting, workers, binding), options)
 
 
 if __name__ == "__main__":

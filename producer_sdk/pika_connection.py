@@ -10,19 +10,23 @@ import socket
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from pika import ConnectionParameters, SSLOptions
 from pika.adapters.select_connection import IOLoop, SelectConnection
 from pika.channel import Channel
 from pika.credentials import ExternalCredentials, PlainCredentials
-from pika.exceptions import ChannelClosedByBroker
+from pika.exceptions import AMQPError, ChannelClosedByBroker
 
 from producer_sdk.amqp_url import AmqpUrl, rotation
+from producer_sdk.connecting import ANSWER_S
 
 log = logging.getLogger("optimizer.transport")
 
 THREAD_NAME: Final = "optimizer sdk"
+READY_S: Final = 2 * ANSWER_S
+"""For how long a channel may take to be of use; longer than a declaration, whose silence means more."""
 _CONNECT_TIMEOUT_S: Final = 10.0
 _HEARTBEAT_S: Final = 15
 _LONGEST_BACKOFF_S: Final = 5.0
@@ -58,6 +62,10 @@ class EventLoop(IOLoop):
                     continue
 
 
+class Silence(AMQPError):
+    """The broker owes an answer."""
+
+
 class PikaConnection(ABC):
     """One connection with one channel that is opened again whenever it is lost, until it is closed.
 
@@ -91,6 +99,7 @@ class PikaConnection(ABC):
         self._closing = False
         self._failures = 0
         self._timer: Any = None
+        self._owed: Any = None
 
     @property
     def is_up(self) -> bool:
@@ -139,11 +148,13 @@ class PikaConnection(ABC):
         if self._closing:
             connection.close()
             return
+        self._expect("to the opening of a channel")
         channel = connection.channel(on_open_callback=self._prepare)
         channel.add_on_close_callback(lambda _, reason: self._give_up(reason))
         self._channel = channel
 
     def _ready(self, _: object) -> None:
+        self._has_answered()
         self._open = self._was_open = True
         self._failures = 0
         self._on_up()
@@ -153,13 +164,30 @@ class PikaConnection(ABC):
         self._open = False
         if self._connection is not None and self._connection.is_open:
             self._channel_error = reason
+            self._expect("to the end of a connection")
             self._connection.close()
+
+    def _expect(self, what: str) -> None:
+        """An answer that a broker owes for ever, on a line that is well, costs that line."""
+        self._has_answered()
+        self._owed = self._loop.call_later(READY_S, partial(self._on_silence, what, READY_S))
+
+    def _has_answered(self) -> None:
+        timer, self._owed = self._owed, None
+        if timer is not None:
+            self._loop.remove_timeout(timer)
+
+    def _on_silence(self, what: str, seconds: float) -> None:
+        # A channel that waits for a node that is cut off does not even take its own end: the line is cut.
+        self._channel_error = Silence(f"no answer {what} within {seconds:g} s")
+        self._loop.cut()
 
     def _on_lost(self, _: object, reason: BaseException) -> None:
         error, self._channel_error = self._channel_error or reason, None
         level = logging.WARNING if self._was_open else logging.INFO
         self._was_open = self._open = False
         self._connection = self._channel = None
+        self._has_answered()
         self.last_error = describe(error)
         self._forget(error)
         if self._closing:

@@ -6,17 +6,18 @@ The rules are those of `transport.py`. All of it runs on the loop's own thread; 
 import logging
 import secrets
 from collections.abc import Callable
+from functools import partial
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Final
 
 from pika import BasicProperties
 from pika.channel import Channel
-from pika.exceptions import AMQPError, ChannelClosedByBroker, ConsumerCancelled
+from pika.exceptions import ChannelClosedByBroker, ConsumerCancelled
 from pika.spec import Basic
 
 from producer_sdk.amqp_url import AmqpUrl
 from producer_sdk.consuming import DECLARE_TIMEOUT_S
-from producer_sdk.pika_connection import EventLoop, PikaConnection, describe
+from producer_sdk.pika_connection import EventLoop, PikaConnection, Silence, describe
 from producer_sdk.transport import OnPublished, Outgoing, Published
 from topology import names
 from topology.declaration import REPLY_QUEUE_ARGUMENTS
@@ -144,10 +145,6 @@ class PikaPublisher(PikaConnection):
             self._loop.call_later(_SWEEP_S, self._sweep)
 
 
-class _Silence(AMQPError):
-    """The broker has not answered."""
-
-
 class PikaSubscriber(PikaConnection):
     """Consumes a callback queue of its own, which it declares on every new channel.
 
@@ -195,12 +192,14 @@ class PikaSubscriber(PikaConnection):
 
         channel.add_on_cancel_callback(self._on_cancelled)
         arguments = dict(REPLY_QUEUE_ARGUMENTS)
-        self._declaring = self._loop.call_later(DECLARE_TIMEOUT_S, self._on_silence)
+        self._declaring = self._loop.call_later(
+            DECLARE_TIMEOUT_S, partial(self._on_silence, "to a declaration", DECLARE_TIMEOUT_S)
+        )
         channel.queue_declare(self._queue, durable=True, arguments=arguments, callback=declared)
 
     def _forget(self, error: BaseException) -> None:
         """What was delivered and not acknowledged is handed out again."""
-        silent = isinstance(error, _Silence)
+        silent = isinstance(error, Silence)
         refused = isinstance(error, ChannelClosedByBroker) and error.reply_code in _CANNOT_STAND
         if self._end_declaring() and (silent or refused):
             self._renamed += 1
@@ -214,11 +213,6 @@ class PikaSubscriber(PikaConnection):
         if timer is not None:
             self._loop.remove_timeout(timer)
         return timer is not None
-
-    def _on_silence(self) -> None:
-        # A channel that waits for a node that is cut off does not even take its own end: the line is cut.
-        self._channel_error = _Silence(f"no answer to a declaration within {DECLARE_TIMEOUT_S:g} s")
-        self._loop.cut()
 
     def _on_cancelled(self, _: object) -> None:
         # The queue was deleted: counted as a lost channel, so that it is declared again.

@@ -5,12 +5,35 @@ import secrets
 
 import aio_pika
 import pytest
+from pika.channel import Channel
 
-from producer_sdk import consuming, supervision
+from producer_sdk import Optimizer, consuming, pika_connection, supervision
 from producer_sdk.channel import LeanChannel
 from producer_sdk.consuming import Delivery, Subscriber, Subscription
+from tests.support.clients import desk
 from tests.support.house import House
 from tests.support.waiting import until
+
+
+@pytest.mark.parametrize("question", ["basic_consume", "basic_qos", "confirm_delivery"])
+async def test_a_blocking_client_that_is_owed_an_answer_takes_another_connection(
+    declared: House, monkeypatch: pytest.MonkeyPatch, question: str
+) -> None:
+    monkeypatch.setattr(pika_connection, "READY_S", 0.5)
+    original, asked = getattr(Channel, question), list[str]()
+
+    def ask(channel: Channel, *rest: object, **named: object) -> object:
+        asked.append(question)
+        return original(channel, *rest, **named) if len(asked) > 1 else None
+
+    monkeypatch.setattr(Channel, question, ask)
+
+    async with desk(declared.amqp_url):
+        with Optimizer("tester", url=declared.amqp_url) as optimizer:
+            reply = await asyncio.to_thread(optimizer.chat, "Hello", timeout=60)
+
+    assert reply.text == "Hello"
+    assert len(asked) > 1
 
 
 class Silence:
