@@ -6,64 +6,41 @@ front, a backend, the gateway, a provider that does not answer. The figure is th
 
 import argparse
 import asyncio
-import os
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import httpx
 import uvloop
 
-from broker import declaring
-from sandbox.nodes import Brokers, find_brokers
+from benchmarks.fleet import stand
 from sandbox.simulator import Latency, Settings, SimulatorProcess
-from topology.declaration import declaration
-from topology.loading import load_fleet
 
 FOREVER_S = 3600.0
 
 
 @contextmanager
-def gateway(brokers: Brokers, folder: Path) -> Iterator[str]:
+def gateway() -> Iterator[str]:
     """The URL of a gateway before a fleet whose provider never answers."""
-    with SimulatorProcess(Settings(latency=Latency(median_s=FOREVER_S))) as simulator:
-        config = folder / "fleet.toml"
-        config.write_text(
-            f'[providers.simulated]\nbase_url = "{simulator.base_url}"\nkeyless = true\n'
-            'timeout_s = 3600\n[[providers.simulated.models]]\nid = "sim-small"\n',
-            "utf-8",
+    with SimulatorProcess(Settings(latency=Latency(median_s=FOREVER_S))) as simulator, stand() as whole:
+        text = (
+            f'[providers.simulated]\nbase_url = "{simulator.base_url}"\napi_keys = ["env:SIMULATED_KEY"]\n'
+            'timeout_s = 3600\n[[providers.simulated.models]]\nid = "sim-small"\n'
         )
-        environ = {
-            **os.environ,
-            "OPTIMIZER_AMQP_URL": brokers.amqp_url,
-            "OPTIMIZER_REDIS_URL": brokers.redis_url,
-        }
-        if brokers.management_url is None:
-            raise SystemExit("OPTIMIZER_MANAGEMENT_URL is not set, and policies need it")
-        whole = declaration(load_fleet(config, environ))
-        asyncio.run(declaring.apply(whole, brokers.amqp_url, brokers.management_url))
-        command = [sys.executable, "-m", "console.main"]
-        processes = [
-            subprocess.Popen(
-                [*command, *words, "--config", str(config)], env=environ, text=True, stderr=subprocess.PIPE
-            )
-            for words in (
-                ["worker", "front", "backend:simulated"],
-                ["gateway", "--port", "0"],
-            )
-        ]
+        whole.configure(text, SIMULATED_KEY="sk-simulated")
+        whole.start_worker("front", "backend:simulated")
+        command = [sys.executable, "-m", "console.main", "gateway", "--port", "0"]
+        process = subprocess.Popen(
+            [*command, "--config", str(whole.config)], env=whole.environ, text=True, stderr=subprocess.PIPE
+        )
         try:
-            said = [_until_ready(process) for process in processes][-1]
-            yield said[-2].partition("'")[2].removesuffix("/v1'\n")
+            yield _until_ready(process)[-2].partition("'")[2].removesuffix("/v1'\n")
         finally:
-            for process in processes:
-                process.kill()  # to drain would be to wait for the provider
-                process.wait(30)
+            process.kill()  # to drain would be to wait for the provider
+            process.wait(30)
 
 
 def _until_ready(process: "subprocess.Popen[str]") -> list[str]:
@@ -91,6 +68,8 @@ async def compare(url: str, options: argparse.Namespace) -> None:
         while await in_flight(asking) < options.in_flight:  # noqa: ASYNC110 - another process's counter
             await asyncio.sleep(0.1)
         loaded = await measure(asking, options.samples)
+        if (left := await in_flight(asking)) < options.in_flight:
+            raise SystemExit(f"only {left} requests were in flight in the end")
         for task in load:
             task.cancel()
         await asyncio.gather(*load, return_exceptions=True)
@@ -140,13 +119,8 @@ def main() -> None:
     parser.add_argument("--in-flight", type=int, default=500, help="requests that wait (default 500)")
     parser.add_argument("--samples", type=int, default=1000, help="of /health, each time (default 1000)")
     options = parser.parse_args()
-    with TemporaryDirectory() as name:
-        folder = Path(name)
-        with (
-            find_brokers(folder, os.environ, say=lambda _: None) as brokers,
-            gateway(brokers, folder) as url,
-        ):
-            uvloop.run(compare(url, options))
+    with gateway() as url:
+        uvloop.run(compare(url, options))
 
 
 if __name__ == "__main__":

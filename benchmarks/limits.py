@@ -10,26 +10,17 @@ that often; `--redis stop` restarts Redis in the middle, `--redis kill` kills it
 import argparse
 import asyncio
 import itertools
-import os
 import random
-import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-from broker import declaring
+from benchmarks.fleet import Stand, stand
 from producer_sdk import AsyncOptimizer
-from sandbox.nodes import RabbitNode, RedisNode
 from sandbox.simulator import Entry, Latency, Limit, Settings, SimulatorProcess
-from topology.declaration import declaration
-from topology.loading import load_fleet
 
 REQUESTS, TOKENS = 120, 30_000
 _FLEET = """
@@ -61,53 +52,9 @@ class Cell:
     """`requests` or `tokens`: which of the two is used up first."""
 
 
-class Pools:
-    """The worker processes; one more for each that is killed."""
-
-    def __init__(self, config: Path, environ: dict[str, str]) -> None:
-        self._config, self._environ = config, environ
-        self._running: list[subprocess.Popen[bytes]] = []
-
-    def start(self, *roles: str) -> None:
-        command = [sys.executable, "-m", "console.main", "worker", *roles, "--config", str(self._config)]
-        self._running.append(
-            subprocess.Popen(command, env=self._environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        )
-
-    async def kill_every(self, seconds: float) -> None:
-        """Kills a pool that often, and starts another; never the front, which is the first."""
-        while True:
-            await asyncio.sleep(seconds)
-            victim = random.choice(self._running[1:])
-            victim.send_signal(signal.SIGKILL)
-            self._running.remove(victim)
-            self.start("backend:all")
-
-    def end(self) -> None:
-        for process in self._running:
-            process.kill()
-            process.wait(30)
-
-
-@dataclass(frozen=True)
-class Brokers:
-    """The benchmark's own, so that they can be restarted."""
-
-    rabbitmq: RabbitNode
-    redis: RedisNode
-
-    async def restart_redis(self, how: str, after_s: float) -> None:
-        """Ends it and starts it again on its data."""
-        await asyncio.sleep(after_s)
-        if how == "kill":
-            os.kill(self.redis.pid, signal.SIGKILL)
-        await asyncio.to_thread(self.redis.stop)
-        await asyncio.to_thread(self.redis.start)
-
-
 @contextmanager
-def fleet(brokers: Brokers, cell: Cell, folder: Path, options: argparse.Namespace) -> Iterator[Any]:
-    """A provider and a configuration that says what it says itself."""
+def provider_of(whole: Stand, cell: Cell, options: argparse.Namespace) -> Iterator[SimulatorProcess]:
+    """A provider, a configuration that says what it says itself, and the workers."""
     counting: Any = cell.counting
     limits = (
         Limit(requests=REQUESTS, window_s=options.window, counting=counting),
@@ -115,34 +62,30 @@ def fleet(brokers: Brokers, cell: Cell, folder: Path, options: argparse.Namespac
     )
     latency = Latency(kind="uniform", low_s=options.fastest, high_s=options.slowest)
     with SimulatorProcess(Settings(limits=limits, latency=latency)) as provider:
-        config = folder / "fleet.toml"
         in_flight = REQUESTS / options.window * options.slowest
-        config.write_text(
-            _FLEET.format(
-                base_url=provider.base_url, concurrency=int(2 * in_flight) + 2 * cell.workers,
-                requests=REQUESTS, tokens=TOKENS, window_s=options.window, counting=cell.counting,
-            ),
-            "utf-8",
+        text = _FLEET.format(
+            base_url=provider.base_url, concurrency=int(2 * in_flight) + 2 * cell.workers,
+            requests=REQUESTS, tokens=TOKENS, window_s=options.window, counting=cell.counting,
         )  # fmt: skip
-        environ = {
-            **os.environ,
-            "SIMULATED_KEY": "sk-simulated",
-            "OPTIMIZER_AMQP_URL": brokers.rabbitmq.amqp_url,
-            "OPTIMIZER_REDIS_URL": brokers.redis.redis_url,
-        }
-        whole = declaration(load_fleet(config, environ))
-        asyncio.run(declaring.apply(whole, brokers.rabbitmq.amqp_url, brokers.rabbitmq.management_url))
-        pools = Pools(config, environ)
-        try:
-            pools.start("front")
-            for _ in range(cell.workers):
-                pools.start("backend:all")
-            yield provider, pools
-        finally:
-            pools.end()
+        whole.configure(text, SIMULATED_KEY="sk-simulated")
+        whole.start_worker("front")
+        for _ in range(cell.workers):
+            whole.start_worker("backend:all")
+        yield provider
 
 
-async def load(brokers: Brokers, provider: SimulatorProcess, pools: Pools, cell: Cell, options: Any) -> None:
+async def kill_every(whole: Stand, seconds: float) -> None:
+    while True:
+        await asyncio.sleep(seconds)
+        whole.replace_worker("backend:all")
+
+
+async def restart_redis(whole: Stand, how: str, after_s: float) -> None:
+    await asyncio.sleep(after_s)
+    await whole.restart(whole.redis, kill=how == "kill")
+
+
+async def load(whole: Stand, provider: SimulatorProcess, cell: Cell, options: Any) -> None:
     """Keeps more requests waiting than the provider takes, until the last window is full."""
     lasts_s = (options.windows + 1.5) * options.window
     draws = random.Random(options.seed)
@@ -150,7 +93,7 @@ async def load(brokers: Brokers, provider: SimulatorProcess, pools: Pools, cell:
     share = 1.4 if cell.binding == "tokens" else 0.8
     mean = share * TOKENS / REQUESTS
 
-    async with AsyncOptimizer("bench", url=brokers.rabbitmq.amqp_url) as optimizer:
+    async with AsyncOptimizer("bench", url=whole.rabbitmq.amqp_url) as optimizer:
 
         async def ask() -> None:
             while True:
@@ -164,9 +107,9 @@ async def load(brokers: Brokers, provider: SimulatorProcess, pools: Pools, cell:
         waiting = [asyncio.create_task(ask()) for _ in range(2 * REQUESTS)]
         trouble: list[asyncio.Task[None]] = []
         if options.kill_every:
-            trouble.append(asyncio.create_task(pools.kill_every(options.kill_every)))
+            trouble.append(asyncio.create_task(kill_every(whole, options.kill_every)))
         if options.redis:
-            trouble.append(asyncio.create_task(brokers.restart_redis(options.redis, lasts_s / 2)))
+            trouble.append(asyncio.create_task(restart_redis(whole, options.redis, lasts_s / 2)))
         began = time.monotonic()
         while not provider.ledger():
             await asyncio.sleep(0.1)
@@ -215,9 +158,9 @@ def _used(taken: Sequence[Entry], starts: float, window_s: float) -> float:
     return max(len(inside) / REQUESTS, sum(call.charged_tokens or 0 for call in inside) / TOKENS)
 
 
-def measure(brokers: Brokers, cell: Cell, options: argparse.Namespace) -> None:
-    with TemporaryDirectory() as folder, fleet(brokers, cell, Path(folder), options) as (provider, pools):
-        asyncio.run(load(brokers, provider, pools, cell, options))
+def measure(cell: Cell, options: argparse.Namespace) -> None:
+    with stand() as whole, provider_of(whole, cell, options) as provider:
+        asyncio.run(load(whole, provider, cell, options))
         verdict = judge(provider, options)
     each = " ".join(f"{share:.1%}" for share in verdict.shares)
     what = f"{cell.counting:8} {cell.binding:9} {cell.workers:2} workers"
@@ -242,12 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args(arguments)
     for counting, binding, workers in itertools.product(options.counting, options.binding, options.workers):
-        with (
-            TemporaryDirectory(prefix="limits-") as folder,
-            RabbitNode(Path(folder) / "rabbitmq") as rabbitmq,
-            RedisNode(Path(folder) / "redis") as redis,
-        ):
-            measure(Brokers(rabbitmq, redis), Cell(counting, workers, binding), options)
+        measure(Cell(counting, workers, binding), options)
 
 
 if __name__ == "__main__":
