@@ -111,6 +111,8 @@ class Run:
     attempt: int
     latest_deadline: float
     doubts: Doubts
+    tried: tuple[str, ...] = ()
+    """Keys of what was closed and is tried by this call."""
 
 
 Claimed = Expired | Done | Own | Busy | Spent | Later | Run
@@ -200,7 +202,7 @@ def claimed(answer: list[bytes]) -> Claimed:
             return Spent(int(spends), float(started), _doubts(doubts))
         case [b"later", until, limit, *waiters]:
             return Later(float(until), limit.decode(), _waiters(waiters))
-        case [b"run", account, key, started, attempt, latest, doubts]:
+        case [b"run", account, key, started, attempt, latest, doubts, *tried]:
             return Run(
                 account.decode(),
                 int(key),
@@ -208,6 +210,7 @@ def claimed(answer: list[bytes]) -> Claimed:
                 int(attempt),
                 float(latest),
                 _doubts(doubts),
+                tuple(key.decode() for key in tried),
             )
         case _:
             raise AssertionError(f"claim.lua answered {answer[:1]}")

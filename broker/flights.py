@@ -189,7 +189,8 @@ class Flights:
             closed: Keys to close for every replica, with the instant until which. After that one call may try
                 what is behind each, and its end decides.
             grow_s: Where the provider does not say how long: they are closed for so many seconds, and twice
-                as long each time that such a call is refused, up to an hour. 0: until the instants.
+                as long each time that such a call is refused, up to 32 times and an hour. 0: until the
+                instants.
             parked_until: When the job comes back from a retry tier; 0: it is not parked.
             billed: The provider may have charged; the spend stays counted.
             sent: False when nothing left this machine: the permits go back.

@@ -31,12 +31,22 @@ async def test_in_a_storm_each_account_is_tried_by_one_call_after_each_cool_down
         '[[providers.simulated.models]]\nid = "sim-small"\n'
     )
 
-    async with house.workers(fleet, ["front"], *[["backend:all"]] * 2), house.agent() as optimizer:
+    async with (
+        house.workers(fleet, ["front"], *[["backend:all"]] * 2),
+        house.agent() as optimizer,
+        house.events() as events,
+    ):
         asked = [asyncio.create_task(optimizer.chat(f"Prompt {n}", timeout=90)) for n in range(20)]
         await until(lambda: len(simulator.ledger()) >= 2 * _AT_ONCE, timeout_s=60)
         refused = simulator.ledger()
         simulator.change(faults={"rate_limited": 0.0})
         replies = await asyncio.gather(*asked)
+        await until(
+            lambda: (
+                {getattr(e, "account", None) for e in events if e.type == "optimizer.key.restored"}
+                == set(names)
+            )
+        )
 
     assert {reply.status for reply in replies} == {"ok"}
     assert {call.outcome for call in refused} == {"rate_limited"}

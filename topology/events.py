@@ -24,5 +24,6 @@ class EventType(StrEnum):
     FAILOVER = "optimizer.failover"
     DEAD = "optimizer.dead"
     KEY_DISABLED = "optimizer.key.disabled"
+    KEY_RESTORED = "optimizer.key.restored"
     REQUEST_COMPLETED = "optimizer.request.completed"
     WORKER_HEALTH = "optimizer.worker.health"

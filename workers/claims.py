@@ -6,11 +6,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from broker.answers import Committed, Run
+from broker.answers import Committed, Living, Run
 from broker.flights import ClaimTerms, Result, StateAway
 from broker.permits import call_id
+from topology.events import EventType
 from topology.fleet import Model
 from topology.messages import Job
+from topology.providers.outcomes import Scope
 from workers.moving import AGAIN_S
 from workers.worker import Worker
 
@@ -49,11 +51,28 @@ class Claims:
         self._worker = worker
 
     async def commit(self, call: Call, result: Result) -> Committed:
-        """Stores what the call came to."""
-        return await self.until_decided(
+        """Stores what the call came to; what it has tried is open again."""
+        committed = await self.until_decided(
             lambda: self._worker.flights.commit(
                 call.job.fingerprint, call.job.waiter, call.terms.token, call.run.started, result
             )
+        )
+        if not isinstance(committed, Living):
+            for part in call.run.tried:
+                self._tell_restored(call, part)
+        return committed
+
+    def _tell_restored(self, call: Call, part: str) -> None:
+        provider, account, model = call.terms.call["provider"], call.run.account, call.model.id
+        whose = part.partition(f"closed:{provider}")[2]
+        what = whose.removeprefix(f":{account}").removeprefix(":")
+        scope = Scope.KEY if what else Scope.ACCOUNT if whose else Scope.PROVIDER
+        self._worker.events.emit(
+            EventType.KEY_RESTORED,
+            provider=provider,
+            account=account if whose else None,
+            scope=(Scope.MODEL if what == model else scope).value,
+            key=what if what and what != model else None,
         )
 
     async def release(self, call: Call, **terms: Any) -> None:

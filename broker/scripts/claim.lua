@@ -17,7 +17,7 @@
 --   idle, spends, seconds                 it may be run, by one that calls; written down as parked for so long
 --   later, instant, limit, waiter...      permits are refused until then; these want to know. `turn` in place of a
 --                                         limit: there is a permit, for a class that goes first
---   run, account, key index, started, attempt, latest deadline, doubts
+--   run, account, key index, started, attempt, latest deadline, doubts, key of a half-open part...   it tries these
 -- Doubts are the calls, one packed after the other, of earlier claims that nobody gave up.
 
 local PAUSED_POLL_S = 0.4
@@ -126,4 +126,4 @@ end
 redis.call('HINCRBY', FLIGHT, 'spends', 1)
 local attempt = redis.call('HINCRBY', FLIGHT, 'attempts', 1)
 keep_until(latest + GRACE)
-return {'run', chosen.name, tostring(chosen.key - 1), text(now), tostring(attempt), text(latest), doubts}
+return {'run', chosen.name, tostring(chosen.key - 1), text(now), tostring(attempt), text(latest), doubts, unpack(probes)}

@@ -6,6 +6,7 @@ local PROBE_S = 30 -- a probe whose worker died is forgotten after this
 local PROBE_POLL_S = 0.5 -- a probe may end at any time: ask again after this
 local HALF_OPEN_S = 600 -- what nobody has tried for so long counts as open
 local LONGEST_CLOSED_S = 3600 -- where the provider does not say how long
+local MOST_DOUBLINGS = 5
 
 -- The instant until which this part is closed, nil when it is not; half-open ones are added to `probes`.
 local function closed_until(key, now, probes)
@@ -36,7 +37,7 @@ local function close(part, now, was_probed)
   if part.grow_s > 0 then
     local tries = was_probed and tonumber(redis.call('INCRBYFLOAT', part.key .. '|tries', 1))
       or tonumber(redis.call('GET', part.key .. '|tries') or '0')
-    until_ = now + math.min(part.grow_s * 2 ^ tries, LONGEST_CLOSED_S)
+    until_ = now + math.min(part.grow_s * 2 ^ math.min(tries, MOST_DOUBLINGS), LONGEST_CLOSED_S)
     redis.call('EXPIRE', part.key .. '|tries', math.ceil(until_ - now) + HALF_OPEN_S)
   end
   until_ = math.max(until_, tonumber(redis.call('GET', part.key) or '0'))

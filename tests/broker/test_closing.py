@@ -126,7 +126,7 @@ async def test_a_probe_that_was_not_sent_leaves_the_trying_to_another(desk: Desk
 
 async def test_each_refused_probe_doubles_the_time_where_the_provider_names_none(desk: Desk) -> None:
     part, waits = desk.key("closed-main"), []
-    for n in range(4):
+    for n in range(7):
         terms = desk.terms(f"w{n}")
         assert isinstance(await claim(desk, f"f{n}", terms), Run)
         await desk.flights.release(f"f{n}", terms.token, closed={part: 0.0}, grow_s=10.0)
@@ -135,7 +135,7 @@ async def test_each_refused_probe_doubles_the_time_where_the_provider_names_none
         waits.append(later.until - await desk.flights.now())
         await is_over(desk, "closed-main")
 
-    assert waits == pytest.approx([10.0, 20.0, 40.0, 80.0], abs=1.0)
+    assert waits == pytest.approx([10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 320.0], abs=1.0)
 
 
 async def test_calls_that_were_refused_together_count_once(desk: Desk) -> None:
