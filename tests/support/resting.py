@@ -85,7 +85,7 @@ async def _in_redis(house: House) -> list[str]:
                 case "flight":
                     state = await redis.hget(key, "state")
                     found += [f"{key} is running"] if state == b"running" else []
-                case "lease":
+                case "lease" if "|" not in key:
                     leased = await redis.zcount(key, now, "+inf")
                     found += [f"{leased} in {key}"] if leased else []
                 case _:
