@@ -62,7 +62,7 @@ class Pool:
     async def run(self) -> None:
         """Starts jobs as slots and lines allow, and tells who asks why they wait, until cancelled."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._tell_waits(), name=f"notices {self._provider.name}")
+            group.create_task(self._each_second(), name=f"notices {self._provider.name}")
             await self._start_jobs()
 
     async def _start_jobs(self) -> None:
@@ -71,7 +71,7 @@ class Pool:
             self._stirred.clear()
             await self._share_out()
             while len(self._tasks) < self._slots and (chosen := self._next()):
-                task = asyncio.create_task(self._execute(*chosen), name=f"job {self._provider.name}")
+                task = asyncio.create_task(self._carry_out(*chosen), name=f"job {self._provider.name}")
                 self._tasks.add(task)
                 task.add_done_callback(self._ended)
 
@@ -139,20 +139,20 @@ class Pool:
             if line.priority is priority and line.is_ready:
                 return line, line.take()
 
-    async def _execute(self, line: Line, held: Held) -> None:
+    async def _carry_out(self, line: Line, held: Held) -> None:
         try:
             executed = await self._execution.execute(held.delivery)
         except Exception:  # a fault of ours; one job must not stop the pool, nor be lost
             log.exception("a job failed unexpectedly", extra={"provider": self._provider.name})
             await self._execution.set_aside(held.delivery)
-            return
+            executed = GoOn()
         match executed:
             case GoOn():
-                pass
+                line.end()
+            case LaterPlease() if self._draining:
+                line.end()
+                held.delivery.give_back()
             case LaterPlease(seconds=seconds, limit=limit):
-                if self._draining:
-                    held.delivery.give_back()
-                    return
                 line.put_back(held)
                 if line.closed_for is None and seconds > _WORTH_TELLING_S:
                     self._worker.events.emit(
@@ -168,10 +168,11 @@ class Pool:
                 if is_new:
                     self._tell_askers(line)
 
-    async def _tell_waits(self) -> None:
+    async def _each_second(self) -> None:
         while True:
             await asyncio.sleep(TELL_EVERY_S)
             for line in self._lines:
+                line.measure()
                 self._tell_askers(line)
 
     def _tell_askers(self, line: Line) -> None:

@@ -1,6 +1,7 @@
 """One line of jobs at a provider's pool: what was delivered from a queue, and when it may go on."""
 
 import asyncio
+import math
 from bisect import insort
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,6 +16,12 @@ from workers.notices import asker_of
 
 LONG_WAIT_S: Final = 60.0
 """A line that is closed for longer hands its deliveries back: a message held too long is taken away."""
+
+_SIZED_EVERY: Final = 10
+_SAMPLES: Final = 30
+_WORTH_IT: Final = 0.25
+"""A change of the prefetch is a new consumer: only for that much more or less."""
+_AT_LEAST: Final = 2
 
 _order = count()
 
@@ -65,14 +72,41 @@ class Line:
         self._changing = asyncio.Lock()
         self._resting = False
         self._holds_nothing = False
+        self._in_flight = 0
+        self._usually_in_flight = 0.0
+        self._seconds = 0
+        self._closed_at = -math.inf
+        self._needs: int | None = None
 
-    async def consume(self, prefetch: int) -> None:
-        """Consumes with this prefetch; with another one than before, anew. A closed line: once it opens."""
+    async def consume(self, share: int) -> None:
+        """Consumes with a prefetch of this share at most; with another one than before, anew.
+
+        A closed line: once it opens.
+        """
         async with self._changing:
             self._resting = False
             if self.closed_for is None:
                 self._holds_nothing = False
-                await self._consume(prefetch)
+                await self._consume(share if self._needs is None else min(share, self._needs))
+
+    def measure(self) -> None:
+        """To be called each second: sizes the prefetch.
+
+        As long as limits keep it waiting it needs little more than it has in flight, its rate times the
+        calls' latency (Little's law); what it holds beyond that nobody else can start, nor see in its
+        place in the queue.
+        """
+        self._seconds += 1
+        self._usually_in_flight += (self._in_flight - self._usually_in_flight) / min(self._seconds, _SAMPLES)
+        if self._seconds % _SIZED_EVERY:
+            return
+        if asyncio.get_running_loop().time() - self._closed_at > LONG_WAIT_S:
+            self._needs = None
+            return
+        needs = math.ceil(2 * self._usually_in_flight) + _AT_LEAST
+        if self._needs is None or abs(needs - self._needs) > _WORTH_IT * self._needs:
+            self._needs = needs
+            self._stirred()
 
     async def rest(self) -> None:
         """Consumes nothing and holds nothing until `consume`: what waits is in its queue, for all to see."""
@@ -108,11 +142,17 @@ class Line:
         return [(one.asker, place) for place, one in enumerate(self._held) if one.asker is not None]
 
     def take(self) -> Held:
-        """The next delivery."""
+        """The next delivery; `put_back` or `end` follows."""
+        self._in_flight += 1
         return self._held.pop(0)
+
+    def end(self) -> None:
+        """What was taken is done with."""
+        self._in_flight -= 1
 
     def put_back(self, held: Held) -> None:
         """A delivery that could not be started, to its old place in the order."""
+        self._in_flight -= 1
         if self._holds_nothing:
             held.delivery.give_back()
         elif held.delivery.is_held:
@@ -120,6 +160,7 @@ class Line:
 
     def pause(self, seconds: float, limit: str) -> None:
         """Starts nothing for a while: a short one with the deliveries in hand, a long one without."""
+        self._closed_at = asyncio.get_running_loop().time()
         if self.closed_for is None:
             self.closed_for, self.opens_at = limit, asyncio.get_running_loop().time() + seconds
             self._reopen_in(seconds)
@@ -155,8 +196,11 @@ class Line:
     async def _consume(self, prefetch: int) -> None:
         if prefetch == self._prefetch and self._subscription is not None:
             return
-        self._prefetch = prefetch
-        await self._stop_consuming()
+        if prefetch < self._prefetch:
+            await self._hand_all_back()  # somebody else may have more use for it
+        else:
+            await self._stop_consuming()
+        self._prefetch, self._holds_nothing = prefetch, False
         self._subscription = Subscription(self.queue, prefetch, self._take)
         await self._subscriber.add(self._subscription)
 
