@@ -14,6 +14,7 @@ from rich.text import Text
 
 from broker.keys import Keys, KeyStanding
 from broker.opening import open_redis
+from console.adding_keys import add_command
 from console.commands import FLEET_FILE, broker_urls, errors_for_people, run
 from console.telling_workers import fail, line_to_workers
 from topology.fleet import Fleet, Provider
@@ -62,6 +63,9 @@ def list_command(
             typer.echo(json.dumps(asdict(one)))
     else:
         _show(found)
+
+
+keys_app.command("add")(add_command)
 
 
 @keys_app.command("disable")
