@@ -6,10 +6,10 @@ connection, its frames and its life cycle, and replaces what happens for each me
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from enum import Enum, auto
 from itertools import count
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import aiormq
 from aiormq.abc import DeliveredMessage
@@ -19,7 +19,7 @@ from pamqp.frame import marshal
 from producer_sdk.outgoing import Outgoing, ack_frame
 
 if TYPE_CHECKING:
-    from aiormq.abc import AbstractConnection
+    from aiormq.abc import AbstractConnection, ExceptionType
 
 log = logging.getLogger("optimizer.transport")
 
@@ -55,6 +55,10 @@ class LeanChannel(aiormq.Channel):
         self._consumers_named = count(1)
         self._batch: _Batch | None = None
         self._putting: set[asyncio.Task[None]] = set()
+
+    def _cancel_tasks(self, exc: "ExceptionType | None" = None) -> Coroutine[Any, Any, None]:
+        # Without a reason aiormq ends what is being asked with a bare `Exception`, which says nothing.
+        return super()._cancel_tasks(exc or aiormq.exceptions.ChannelInvalidStateError("closed meanwhile"))
 
     def send(self, message: Outgoing, on_confirmed: OnConfirmed) -> int:
         """Publishes; `on_confirmed` is called with the broker's word, unless the channel closes before.

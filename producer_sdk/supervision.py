@@ -104,6 +104,10 @@ class Supervised:
         channel = await self._channel.connection.channel(publisher_confirms=False)
         try:
             yield channel  # type: ignore[misc]  # aiormq promises less than it gives
+        except Exception as error:
+            if type(error) is Exception:  # aiormq's word for a channel that ended while something was asked
+                raise aiormq.exceptions.ChannelInvalidStateError("closed meanwhile") from error
+            raise
         finally:
             if not channel.is_closed:
                 with suppress(*AWAY):

@@ -4,12 +4,15 @@ import asyncio
 import secrets
 
 import aio_pika
+import aiormq
 import pytest
 from pika.channel import Channel
 
 from producer_sdk import Optimizer, consuming, pika_connection, supervision
 from producer_sdk.channel import LeanChannel
+from producer_sdk.connecting import AWAY
 from producer_sdk.consuming import Delivery, Subscriber, Subscription
+from producer_sdk.supervision import open_channel
 from tests.support.clients import desk
 from tests.support.house import House
 from tests.support.waiting import until
@@ -34,6 +37,18 @@ async def test_a_blocking_client_that_is_owed_an_answer_takes_another_connection
 
     assert reply.text == "Hello"
     assert len(asked) > 1
+
+
+async def test_what_is_asked_of_a_channel_that_ends_fails_as_a_broker_that_is_away(house: House) -> None:
+    connection = await aiormq.connect(house.amqp_url)
+    channel = await open_channel(connection, confirms=False)
+    asked = channel.create_task(asyncio.Event().wait())
+
+    await channel._cancel_tasks()  # as aiormq does where it has no reason to give
+
+    with pytest.raises(AWAY):
+        await asked
+    await connection.close()
 
 
 class Silence:
