@@ -50,6 +50,9 @@ class Load:
         self._enough.set()
         try:
             await self._asking
+        except Exception as error:
+            error.add_note(f"evidence: {await asyncio.to_thread(self._stack.keep_evidence)}")
+            raise
         finally:
             await self._opened.aclose()
 

@@ -6,8 +6,9 @@ import os
 import secrets
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,18 @@ class Stack:
         admin = f"http://127.0.0.1:{self._ports['SIMULATOR']}/_simulator"
         httpx.post(f"{admin}/reset").raise_for_status()
         httpx.patch(f"{admin}/settings", json=settings).raise_for_status()
+
+    def keep_evidence(self) -> Path:
+        """What all containers have said, and what RabbitMQ knows of its queues and consumers, in a folder."""
+        folder = Path(tempfile.mkdtemp(prefix=f"{self.project}-"))
+        (folder / "logs.txt").write_text(self.compose("logs", "--timestamps"), "utf-8")
+        for what in ("queues", "consumers", "channels", "connections"):
+            with suppress(httpx.HTTPError):
+                node = NODES[0] if "cluster" in self.profiles else ""
+                (folder / f"{what}.json").write_text(
+                    json.dumps(self.management(what, node), indent=1), "utf-8"
+                )
+        return folder
 
     def _get(self, port: str, path: str, **options: Any) -> Any:
         answer = httpx.get(f"http://127.0.0.1:{self._ports[port]}{path}", **options)
