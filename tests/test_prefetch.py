@@ -32,4 +32,4 @@ async def test_what_a_limit_keeps_waiting_stays_in_its_queue(
             task.cancel()
         await asyncio.gather(*asked, return_exceptions=True)
 
-    assert {call.outcome for call in simulator.ledger()} == {"ok"}
+    assert "rate_limited" not in {call.outcome for call in simulator.ledger()}
