@@ -4,9 +4,10 @@
 --         or {kind = 'sliding', key, amount, window_s, slack_s, unit, cost, name}
 --         or {kind = 'fixed', key, amount, window_s, slack_s, offset_s, unit, cost, name, ahead}
 --         or {kind = 'bucket', key, amount, window_s, slack_s, burst, unit, cost, name}.
--- `adapts`: the key that says how many are granted while the provider is overloaded. `ahead`: the window is paced, what is used may be
--- ahead of the time that has passed by this share of the whole. A refusal is {at = the instant to ask again, name,
--- limit}, the last only where a limit refuses; nil where nothing does.
+-- `adapts`: the key that says how many are granted while the provider is overloaded. `ahead`: the window is paced, and
+-- what is used may be ahead of the time that has passed by this share of the whole.
+-- A refusal is {at = the instant to ask again, name, limit}, the last only where others may get that limit's next
+-- permit; nil where nothing refuses.
 --
 -- A call reaches the provider at some instant within slack_s of its grant, which nobody here knows. So a sliding
 -- window is longer by that much; near a border of fixed windows a call counts in both; and a bucket takes each call

@@ -19,11 +19,15 @@ SHARES: Final = (8.0, 3.0, 1.0)
 WINDOW_S: Final = 1.0
 
 
-def limit(desk: Desk, **changes: Any) -> Mapping[str, Any]:
+def one_in(window_s: float, key: str) -> Mapping[str, Any]:
     return {
-        "kind": "sliding", "key": desk.key("rate:r"), "amount": 1, "window_s": 3600.0, "slack_s": 0.0,
-        "unit": "requests", "cost": 1.0, "name": "r", **changes,
+        "kind": "sliding", "key": key, "amount": 1, "window_s": window_s, "slack_s": 0.0,
+        "unit": "requests", "cost": 1.0, "name": "r",
     }  # fmt: skip
+
+
+def limit(desk: Desk, **changes: Any) -> Mapping[str, Any]:
+    return {**one_in(3600.0, desk.key("rate:r")), **changes}
 
 
 def terms(desk: Desk, rank: int, seat: str, *limits: Mapping[str, Any]) -> ClaimTerms:
@@ -107,10 +111,6 @@ def test_classes_that_all_wait_get_their_shares_however_many_replicas_each_waits
     replicas = {HIGH: 1, NORMAL: 3, BATCH: 12}
     lines = [Line(rank, f"w{n}") for rank in waiting for n in range(replicas[rank])]
     account = {"name": "main", "limits": [], "keys": [{"closed": []}], "closed": []}
-    one = {
-        "kind": "sliding", "key": "rate", "amount": 1, "window_s": WINDOW_S, "slack_s": 0.0,
-        "unit": "requests", "cost": 1.0, "name": "r",
-    }  # fmt: skip
     turns = 240
     while granted.total() < turns:
         line = min(lines, key=lambda one: one.at)
@@ -120,7 +120,7 @@ def test_classes_that_all_wait_get_their_shares_however_many_replicas_each_waits
             "key": f"a/{number}", "waiter": pack({"deadline": 1e9}), "deadline": 1e9, "worker": line.seat,
             "token": f"t{number}", "lease_s": 15.0, "max_spends": 2, "call": pack({}), "closed": [],
             "permit_key": f"permit:{number}", "paused": [], "accounts": [account], "used_key": "used",
-            "rotation": "least_used", "notes_key": "", "limits": [one],
+            "rotation": "least_used", "notes_key": "", "limits": [one_in(WINDOW_S, "rate")],
             "rank": line.rank, "shares": SHARES, "seat": line.seat,
         }  # fmt: skip
         answer = scripts.evaluate("claim", f"f{number}", pack(arguments))
