@@ -31,8 +31,10 @@ __all__ = ["Admission", "ClaimTerms", "Flights", "Result", "StateAway"]
 
 LEASE_S: Final = 15.0
 RENEW_EVERY_S: Final = 5.0
-BACKOFF_S: Final = 30.0
-LONGEST_BACKOFF_S: Final = 600.0
+BACKOFF_S: Final = 25.0
+LONGEST_BACKOFF_S: Final = 500.0
+"""How long a job that is out is a sign of life: as long as its flight had waited when it was led, within
+these. A client's silence (30 s, doubled) is longer each time, so that who asks again leads."""
 
 _LAYOUT: Final = "o1"
 """Part of every key: a release that lays its records out differently never reads these."""

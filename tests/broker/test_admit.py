@@ -1,6 +1,8 @@
 import pytest
 
 from broker.answers import Done, Hit, Joined, Lead
+from broker.flights import BACKOFF_S
+from producer_sdk.core import Core
 from tests.broker.test_flights import FLIGHT, Desk, fault, ok
 from topology.names import Priority
 
@@ -90,16 +92,39 @@ async def test_a_job_that_redis_first_heard_of_from_a_worker_takes_newcomers(des
     assert await desk.admit(desk.waiter("r3")) == Joined()
 
 
-async def test_a_job_without_a_sign_of_life_is_led_anew_after_times_that_double(desk: Desk) -> None:
+async def test_a_job_without_a_sign_of_life_is_led_anew_after_as_long_as_it_waited(desk: Desk) -> None:
     await desk.admit(desk.waiter("r1"))
-    await desk.age("published_at", 29.0)
+    await desk.wait_out(BACKOFF_S - 1)
     assert await desk.admit(desk.waiter("r2")) == Joined()
-    await desk.age("published_at", 2.0)
+    await desk.wait_out(21.0)
     assert await desk.admit(desk.waiter("r3")) == Lead(2)
-    await desk.age("published_at", 59.0)
+    await desk.wait_out(BACKOFF_S + 19)
     assert await desk.admit(desk.waiter("r4")) == Joined()
-    await desk.age("published_at", 2.0)
+    await desk.wait_out(2.0)
     assert await desk.admit(desk.waiter("r5")) == Lead(3)
+
+
+async def test_who_sends_again_and_again_makes_nobody_else_wait_for_longer(desk: Desk) -> None:
+    """As a client does at each reconnect; then it is gone, and its last job with it."""
+    for lead in range(1, 9):
+        assert await desk.admit(desk.waiter("r1")) == Lead(lead)
+    await desk.wait_out(BACKOFF_S)
+
+    assert await desk.admit(desk.waiter("r2")) == Lead(9)
+
+
+async def test_a_client_that_asks_again_after_its_silence_leads_each_time(desk: Desk) -> None:
+    """Else it would be chance, at the same instants, whether a lost job is healed now or a minute later."""
+    core, now = Core(), 0.0
+    core.begin("r1", now, timeout=7200.0)
+    assert await desk.admit(desk.waiter("r1")) == Lead(1)
+
+    for lead in range(2, 12):
+        silence_s = (core.next_due() or 0.0) - now
+        now += silence_s
+        core.due(now)
+        await desk.wait_out(silence_s)
+        assert await desk.admit(desk.waiter(f"r{lead}")) == Lead(lead)  # another, so that only time decides
 
 
 async def test_a_fresh_answer_is_a_hit_that_names_who_paid(desk: Desk) -> None:

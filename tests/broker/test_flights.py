@@ -108,6 +108,11 @@ class Desk:
         instant = float(await self.field(name) or 0) - seconds
         await self.redis.hset(self.key(f"flight:{FLIGHT}"), name, str(instant))
 
+    async def wait_out(self, seconds: float) -> None:
+        """So much time passes since the job was published."""
+        await self.age("opened", seconds)
+        await self.age("published_at", seconds)
+
     async def lapse(self) -> None:
         """The worker that holds the claim has been silent for longer than its lease."""
         await self.age("lease_until", 3600.0)

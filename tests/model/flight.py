@@ -213,8 +213,9 @@ def _held(frozen: Frozen) -> Held:
     names = ("lease_until", "parked_until", "fresh_until")
     instants = {float(flight[name]) for name in names if name in flight}
     if "published_at" in flight:
-        doubled = BACKOFF_S * 2 ** (int(flight["leads"]) - 1)
-        instants.add(float(flight["published_at"]) + min(doubled, LONGEST_BACKOFF_S))
+        published_at = float(flight["published_at"])
+        waited_s = published_at - float(flight["opened"])
+        instants.add(published_at + min(max(waited_s, BACKOFF_S), LONGEST_BACKOFF_S))
     instants |= {end for _, end in leases}
     instants |= {end for key, _, end in frozen if end is not None and "used" not in key}
     return Held(

@@ -238,7 +238,7 @@ GUARDED: Final[Mapping[str, tuple[str, ...]]] = {
     "M9": ("tests/broker/test_admit.py::test_a_waiter_that_moved_is_answered_at_its_new_address",),
     "M10": (
         "tests/sdk/test_core.py::test_a_silent_request_is_sent_again_at_intervals_that_double_from_30_to_600_s",
-        "tests/broker/test_admit.py::test_a_job_without_a_sign_of_life_is_led_anew_after_times_that_double",
+        "tests/broker/test_admit.py::test_a_job_without_a_sign_of_life_is_led_anew_after_as_long_as_it_waited",
     ),
     "M11": (
         "tests/crash/test_gone.py::test_what_waits_for_a_pool_or_a_queue_that_is_gone_is_answered_by_another",

@@ -198,7 +198,7 @@ _SIGNS_OF_LIFE: Final = (
         "local alive = now < f.published_at + backoff and (f.parked_until or 0) <= now",
         "local alive = true",
         (
-            "tests/broker/test_admit.py::test_a_job_without_a_sign_of_life_is_led_anew_after_times_that_double",
+            "tests/broker/test_admit.py::test_a_job_without_a_sign_of_life_is_led_anew_after_as_long_as_it_waited",
         ),
     ),
     Mutant(
