@@ -6,7 +6,9 @@ cancelled here. Its line is cut instead, and it comes to its end by itself.
 """
 
 import asyncio
+import logging
 from collections.abc import Coroutine
+from contextvars import ContextVar, copy_context
 from typing import Any, Final
 
 import aiormq
@@ -19,6 +21,7 @@ HEARTBEAT_S: Final = 15
 _CLOSE_TIMEOUT_S: Final = 5.0
 _LEFT: Final = aiormq.exceptions.ConnectionClosed(200, "left")
 
+_ours: ContextVar[bool] = ContextVar("ours", default=False)
 _Line = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
@@ -70,7 +73,9 @@ class Opening:
 
 def _task_of_its_own(work: Coroutine[Any, Any, object]) -> asyncio.Task[object]:
     """It is never cancelled, and nobody need ask how it ended."""
-    task = asyncio.create_task(work)
+    context = copy_context()
+    context.run(_ours.set, True)
+    task = asyncio.create_task(work, context=context)
     task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
     return task
 
@@ -96,3 +101,16 @@ class _CuttableLine(TransportFactory):
         if self._opening.exception() is None:
             _, writer = self._opening.result()
             writer.transport.abort()
+
+
+class _SaidOnce(logging.Filter):
+    """Drops what aiormq says of our connections, tracebacks and all: their supervisor says it in one line.
+
+    Whoever sets a level for the logger `aiormq` sees it all.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not _ours.get() or logging.getLogger("aiormq").level != logging.NOTSET
+
+
+logging.getLogger("aiormq.connection").addFilter(_SaidOnce())

@@ -193,7 +193,8 @@ class PikaConnection(ABC):
         if self._closing:
             self._end()
             return
-        log.log(level, "connection lost", extra={"connection": self.name, "error": self.last_error})
+        said = "connection lost (%s), connecting again"
+        log.log(level, said, self.last_error, extra={"connection": self.name})
         self._again(error)
 
     def _again(self, error: BaseException) -> None:

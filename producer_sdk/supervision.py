@@ -155,7 +155,9 @@ class Supervised:
             self._up.set()
             self._closed_by = await self._end_of(self._channel.closing)
             self.last_error = _describe(self._closed_by) if self._closed_by else "closed"
-            log.warning("connection lost", extra={"connection": self.name, "error": self.last_error})
+            log.warning(
+                "connection lost (%s), connecting again", self.last_error, extra={"connection": self.name}
+            )
         finally:
             self._up.clear()
             channel, self._channel = self._channel, None

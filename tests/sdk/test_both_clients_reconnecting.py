@@ -43,6 +43,20 @@ async def test_connections_closed_by_the_operator_during_calls_cost_nothing(
     assert len({asked.message_id for asked in front.asked}) == 20
 
 
+async def test_a_lost_connection_is_said_in_one_line_that_says_why(
+    client: Client, declared: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with desk(declared.amqp_url, echo):
+        await client.chat("Before", timeout=60)
+        closed = await close_connections(declared, "tester")
+        await until(lambda: len(caplog.records) >= closed)
+        await client.chat("After", timeout=60)
+
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == closed
+    assert all(line.startswith("connection lost (") and "CONNECTION_FORCED" in line for line in lines), lines
+
+
 async def test_a_request_whose_confirm_was_lost_is_sent_again_under_its_id(
     driver: Driver, declared: House
 ) -> None:
