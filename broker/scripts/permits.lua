@@ -116,9 +116,9 @@ end
 
 -- Ends the leases of a call and books what it really used. `how` it ended: `bill`, the units used, where a missing one
 -- keeps what was reserved; `left`, what the provider said is left of a limit, by key; `let_in`: what it has tried is
--- open again; `ok`, `failed`, `overloaded`. Returns what it has tried.
+-- open again; `ok`, `failed`, `overloaded`. Returns what it has tried, and its account's note.
 local function settle_permits(permit_key, how)
-  local probed, packed = {}, redis.call('GET', permit_key)
+  local probed, account, packed = {}, nil, redis.call('GET', permit_key)
   if not packed then
     return probed
   end
@@ -141,6 +141,7 @@ local function settle_permits(permit_key, how)
       redis.call('ZREM', note.key, note.token)
     elseif note.kind == 'account' then
       settle_account(note, how)
+      account = note
     else
       if how.left and how.left[note.key] then
         book_foreign(note, how.left[note.key], clock())
@@ -150,5 +151,5 @@ local function settle_permits(permit_key, how)
       end
     end
   end
-  return probed
+  return probed, account
 end

@@ -14,10 +14,13 @@ local f = read_flight('state', 'token')
 if f.state ~= 'running' or f.token ~= a.token then
   return {'lost'}
 end
-local probes = settle_permits(a.permit_key, {bill = UNSPENT})
+local probes, account = settle_permits(a.permit_key, {bill = UNSPENT})
 local refusal = refusal_of(a.limits, now)
 if refusal then
   return {'later', text(refusal.at), refusal.name}
 end
-take_permits(a.limits, probes, a.token, now, a.lease_s, a.permit_key)
+if account then
+  account.at = now
+end
+take_permits(a.limits, probes, a.token, now, a.lease_s, a.permit_key, account)
 return {'mine'}

@@ -97,6 +97,17 @@ async def test_performance_counts_the_tries_that_fail(desk: Desk) -> None:
     assert account == "a"
 
 
+async def test_performance_hears_of_a_call_whose_permits_were_taken_anew(desk: Desk) -> None:
+    pool = Pool(desk, "performance", [desk.account(name) for name in "ab"])
+    name, account, terms = await pool.call()
+    assert await desk.flights.restamp(name, terms, account) == "mine"
+    await pool.make_slow(name, terms, 5.0)
+    name, _, terms = await pool.call()
+    await pool.succeed(name, terms)
+
+    assert [(await pool.call())[1] for _ in range(3)] == ["b"] * 3
+
+
 async def test_intelligent_takes_the_account_with_the_largest_part_of_its_quota_left(desk: Desk) -> None:
     quotas = {"small": 10, "large": 40}
     pool = Pool(desk, "intelligent", [desk.account(n, daily(desk, n, q)) for n, q in quotas.items()])
