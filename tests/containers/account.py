@@ -140,6 +140,15 @@ async def settle(stack: Stack, load: Load, kept: Books, *, in_flight: int = 0) -
     return line
 
 
+async def comes_to_rest(stack: Stack, at_rest: Callable[[Stack], Awaitable[bool]]) -> None:
+    """Waits until nothing is left anywhere; if that never comes, keeps what tells why."""
+    try:
+        await until_slowly(lambda: at_rest(stack))
+    except TimeoutError as error:
+        error.add_note(f"evidence: {await asyncio.to_thread(stack.keep_evidence)}")
+        raise
+
+
 async def until_slowly(condition: Callable[[], Awaitable[bool] | bool], timeout_s: float = TIMEOUT_S) -> None:
     """As `until`, for what costs a process or a query to find out."""
     async with asyncio.timeout(timeout_s):

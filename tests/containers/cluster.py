@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterator
 import httpx
 import pytest
 
-from tests.containers.account import Load, books, settle, until_slowly
+from tests.containers.account import Load, books, comes_to_rest, settle, until_slowly
 from tests.containers.stack import NODES, Stack, running_stack
 
 pytestmark = pytest.mark.timeout(1800)
@@ -47,7 +47,7 @@ async def test_each_node_is_away_in_turn_and_nothing_is_lost_nor_bought_twice(
                 await whole(stack)
                 await load.goes_on()
         print(f"\neach node {away.__name__}:", await settle(stack, load, kept))  # noqa: T201 - the account
-    await until_slowly(lambda: at_rest(stack))
+    await comes_to_rest(stack, at_rest)
 
 
 async def whole(stack: Stack) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.containers.account import AGENTS, Load, books, settle, until_slowly
+from tests.containers.account import AGENTS, Load, books, comes_to_rest, settle, until_slowly
 from tests.containers.stack import Stack, running_stack
 
 pytestmark = pytest.mark.timeout(1800)
@@ -50,7 +50,7 @@ async def test_a_fail_over_costs_at_most_one_call_more_for_each_flight(stack: St
             await load.goes_on()
         print(f"\nthe primary {fate}:", await settle(stack, load, kept, in_flight=AT_ONCE))  # noqa: T201
     assert await primary(stack) == other(old)
-    await until_slowly(lambda: at_rest(stack))
+    await comes_to_rest(stack, at_rest)
 
 
 async def get_ahead(stack: Stack, old: str, load: Load) -> None:
