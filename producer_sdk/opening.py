@@ -21,7 +21,9 @@ HEARTBEAT_S: Final = 15
 _CLOSE_TIMEOUT_S: Final = 5.0
 _LEFT: Final = aiormq.exceptions.ConnectionClosed(200, "left")
 
-_ours: ContextVar[bool] = ContextVar("ours", default=False)
+ours: ContextVar[bool] = ContextVar("ours", default=False)
+"""Set in the tasks that keep our connections."""
+
 _Line = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
@@ -74,7 +76,7 @@ class Opening:
 def _task_of_its_own(work: Coroutine[Any, Any, object]) -> asyncio.Task[object]:
     """It is never cancelled, and nobody need ask how it ended."""
     context = copy_context()
-    context.run(_ours.set, True)
+    context.run(ours.set, True)
     task = asyncio.create_task(work, context=context)
     task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
     return task
@@ -110,7 +112,8 @@ class _SaidOnce(logging.Filter):
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return not _ours.get() or logging.getLogger("aiormq").level != logging.NOTSET
+        return not ours.get() or logging.getLogger("aiormq").level != logging.NOTSET
 
 
-logging.getLogger("aiormq.connection").addFilter(_SaidOnce())
+for _name in ("aiormq.connection", "aiormq.channel"):
+    logging.getLogger(_name).addFilter(_SaidOnce())

@@ -16,7 +16,7 @@ from producer_sdk.amqp_url import node_urls, rotation
 from producer_sdk.channel import LeanChannel
 from producer_sdk.connecting import ANSWER_S, AWAY, CONNECT_TIMEOUT_S, NO_SUCH_QUEUE
 from producer_sdk.decoding import make_decoding_total
-from producer_sdk.opening import Opening
+from producer_sdk.opening import Opening, ours
 from producer_sdk.settings import masked
 
 log = logging.getLogger("optimizer.transport")
@@ -131,6 +131,7 @@ class Supervised:
         """Called when the channel is gone."""
 
     async def _run(self) -> None:
+        ours.set(True)
         while True:
             opened = await self._connect()
             try:
