@@ -57,8 +57,11 @@ class LeanChannel(aiormq.Channel):
         self._putting: set[asyncio.Task[None]] = set()
 
     def _cancel_tasks(self, exc: "ExceptionType | None" = None) -> Coroutine[Any, Any, None]:
-        # Without a reason aiormq ends what is being asked with a bare `Exception`, which says nothing.
-        return super()._cancel_tasks(exc or aiormq.exceptions.ChannelInvalidStateError("closed meanwhile"))
+        # Without a reason aiormq ends what is being asked with a bare `Exception`, which says nothing, or
+        # with its own reader's cancellation, which is nobody else's.
+        if exc is None or isinstance(exc, asyncio.CancelledError):
+            exc = aiormq.exceptions.ChannelInvalidStateError("closed meanwhile")
+        return super()._cancel_tasks(exc)
 
     def send(self, message: Outgoing, on_confirmed: OnConfirmed) -> int:
         """Publishes; `on_confirmed` is called with the broker's word, unless the channel closes before.

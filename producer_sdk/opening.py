@@ -20,6 +20,7 @@ from producer_sdk.connecting import CONNECT_TIMEOUT_S
 HEARTBEAT_S: Final = 15
 _CLOSE_TIMEOUT_S: Final = 5.0
 _LEFT: Final = aiormq.exceptions.ConnectionClosed(200, "left")
+_SILENT: Final = aiormq.exceptions.ConnectionClosed(320, "no sign of life from RabbitMQ")
 
 ours: ContextVar[bool] = ContextVar("ours", default=False)
 """Set in the tasks that keep our connections."""
@@ -37,7 +38,7 @@ class Opening:
 
     def __init__(self, url: str, name: str) -> None:
         self._line = _CuttableLine()
-        self.connection = aiormq.Connection(
+        self.connection = _Connection(
             URL(url).update_query(heartbeat=str(HEARTBEAT_S)),
             client_properties={"connection_name": name},
             transport_factory=self._line,
@@ -71,6 +72,17 @@ class Opening:
         finally:
             self._line.cut()
             await asyncio.wait({closing})
+
+
+class _Connection(aiormq.Connection):
+    """Ends with a reason, always.
+
+    On a line that falls silent aiormq cancels its reader, and would hand that cancellation to everybody who
+    waits for an answer on it: tasks that nobody has cancelled would end without a word.
+    """
+
+    async def close(self, exc: Any = _LEFT, timeout: Any = None) -> None:
+        await super().close(_SILENT if isinstance(exc, asyncio.CancelledError) else exc, timeout)
 
 
 def _task_of_its_own(work: Coroutine[Any, Any, object]) -> asyncio.Task[object]:

@@ -17,6 +17,7 @@ from tests.support.processes import ROOT, start_worker, worker_processes
 from tests.support.waiting import until
 from topology import names
 from topology.names import Priority
+from workers.backend import Pool
 
 JOBS = names.jobs_queue("simulated", "any", Priority.NORMAL)
 
@@ -141,3 +142,18 @@ def _processes_with(text: str) -> list[str]:
         if text in line and int(folder.name) != os.getpid():
             found.append(line)
     return found
+
+
+async def test_a_worker_whose_role_has_ended_by_itself_does_not_live_on_without_it(
+    house: House, simulator: SimulatorProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would hold its deliveries for ever, and be taken for alive. A cancellation may be nobody's."""
+
+    async def run(_: Pool) -> None:
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(Pool, "run", run)
+
+    with pytest.raises(RuntimeError, match="role backend:simulated was cancelled by nobody"):
+        async with house.workers(house.simulated(simulator.base_url)) as running:
+            await asyncio.wait(running)

@@ -186,9 +186,13 @@ class Roles:
         post.task.add_done_callback(self._ended)
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
-        if task.cancelled() or self.failed.done():
+        if self.failed.done() or (task.cancelled() and task.cancelling()):
             return
-        error = task.exception()
+        error = (
+            RuntimeError(f"{task.get_name()} was cancelled by nobody")
+            if task.cancelled()
+            else task.exception()
+        )
         if error is not None:
             self.failed.set_exception(error)
         elif task not in self._leaving.values():  # a role works until it is told to stop

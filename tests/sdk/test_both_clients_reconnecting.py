@@ -1,9 +1,6 @@
 """Connections break while calls wait; whichever library carries them, nobody notices."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from urllib.parse import urlsplit, urlunsplit
 
 import aio_pika
 import pytest
@@ -12,17 +9,8 @@ from producer_sdk import Overloaded, Waiting
 from tests.support.clients import Client, Driver, desk, echo, nothing, open_client, said
 from tests.support.connections import close_connections
 from tests.support.house import House
-from tests.support.proxy import Proxy, proxy_to
+from tests.support.proxy import proxy_before
 from tests.support.waiting import until
-
-
-@asynccontextmanager
-async def through_proxy(house: House) -> AsyncIterator[tuple[Proxy, str]]:
-    """A proxy before RabbitMQ, and the URL that leads through it."""
-    amqp = urlsplit(house.amqp_url)
-    async with proxy_to(amqp.hostname or "", amqp.port or 5672) as proxy:
-        login = f"{amqp.username}:{amqp.password}@127.0.0.1:{proxy.port}"
-        yield proxy, urlunsplit(amqp._replace(netloc=login))
 
 
 @pytest.mark.parametrize("whose", ["consuming", "publishing", "tester"])
@@ -62,7 +50,7 @@ async def test_a_request_whose_confirm_was_lost_is_sent_again_under_its_id(
 ) -> None:
     async with (
         desk(declared.amqp_url, nothing) as front,
-        through_proxy(declared) as (proxy, url),
+        proxy_before(declared.amqp_url) as (proxy, url),
         open_client(driver, url) as client,
     ):
         before = asyncio.ensure_future(client.chat("Before", timeout=60))
@@ -85,7 +73,7 @@ async def test_a_request_whose_confirm_was_lost_is_sent_again_under_its_id(
 async def test_a_reply_that_came_while_nobody_listened_is_not_lost(driver: Driver, declared: House) -> None:
     async with (
         desk(declared.amqp_url, nothing) as front,
-        through_proxy(declared) as (proxy, url),
+        proxy_before(declared.amqp_url) as (proxy, url),
         open_client(driver, url) as client,
     ):
         call = asyncio.ensure_future(client.chat("Hello", timeout=90))
@@ -106,7 +94,7 @@ async def test_a_reply_that_went_into_a_dead_line_is_not_lost(
 
     async with (
         desk(declared.amqp_url, nothing) as front,
-        through_proxy(declared) as (proxy, url),
+        proxy_before(declared.amqp_url) as (proxy, url),
         open_client(driver, url) as client,
     ):
         call = asyncio.ensure_future(client.chat("Hello", timeout=90))
@@ -120,7 +108,7 @@ async def test_a_reply_that_went_into_a_dead_line_is_not_lost(
 async def test_a_client_older_than_its_broker_is_answered_once_that_is_there(
     driver: Driver, declared: House
 ) -> None:
-    async with desk(declared.amqp_url), through_proxy(declared) as (proxy, url):
+    async with desk(declared.amqp_url), proxy_before(declared.amqp_url) as (proxy, url):
         proxy.cut()
         async with open_client(driver, url) as client:
             with pytest.raises(Overloaded, match=r"could not be handed over .* cannot be reached"):
@@ -136,7 +124,7 @@ async def test_a_caller_is_told_that_rabbitmq_is_away(driver: Driver, declared: 
 
     async with (
         desk(declared.amqp_url) as front,
-        through_proxy(declared) as (proxy, url),
+        proxy_before(declared.amqp_url) as (proxy, url),
         open_client(driver, url) as client,
     ):
         await client.chat("Before", timeout=60)

@@ -8,13 +8,14 @@ import aiormq
 import pytest
 from pika.channel import Channel
 
-from producer_sdk import Optimizer, consuming, pika_connection, supervision
+from producer_sdk import Optimizer, consuming, opening, pika_connection, supervision
 from producer_sdk.channel import LeanChannel
 from producer_sdk.connecting import AWAY
 from producer_sdk.consuming import Delivery, Subscriber, Subscription
 from producer_sdk.supervision import open_channel
 from tests.support.clients import desk
 from tests.support.house import House
+from tests.support.proxy import proxy_before
 from tests.support.waiting import until
 
 
@@ -97,3 +98,40 @@ async def test_an_answer_that_does_not_come_costs_the_connection_and_nothing_els
 
         await channel.default_exchange.publish(aio_pika.Message(b"later"), second.queue)
         await until(lambda: taken == [b"later"])
+
+
+@pytest.mark.parametrize("pending", ["who adds a queue", "the connection itself"])
+async def test_a_line_that_falls_silent_ends_nobody_who_waits_for_an_answer(
+    house: House, monkeypatch: pytest.MonkeyPatch, pending: str
+) -> None:
+    """aiormq notices by the heartbeats, cancels its reader, and hands that cancellation to all who wait."""
+    monkeypatch.setattr(opening, "HEARTBEAT_S", 1)
+    monkeypatch.setattr(consuming, "DECLARE_TIMEOUT_S", 60.0)
+    taken, opened, silenced = list[bytes](), asyncio.Semaphore(0), list[bool]()
+
+    async with (
+        await aio_pika.connect(house.amqp_url) as connection,
+        proxy_before(house.amqp_url) as (proxy, url),
+        Subscriber(url, "test", on_reconnect=opened.release) as subscriber,
+    ):
+        channel = await connection.channel()
+        queue = await channel.declare_queue(secrets.token_hex(8))
+
+        async def ask(channel: aiormq.Channel) -> None:
+            if not silenced:
+                silenced.append(True)
+                proxy.half_open()
+            await channel.queue_declare(queue.name, passive=True)
+
+        def take(delivery: Delivery) -> None:
+            taken.append(delivery.body)
+            delivery.ack()
+
+        if pending == "who adds a queue":
+            await opened.acquire()
+        await subscriber.add(Subscription(queue.name, 10, take, declare=ask))
+        await opened.acquire()
+
+        await channel.default_exchange.publish(aio_pika.Message(b"later"), queue.name)
+        await until(lambda: taken == [b"later"])
+    assert silenced

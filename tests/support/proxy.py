@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from urllib.parse import urlsplit, urlunsplit
 
 
 class Proxy:
@@ -25,7 +26,7 @@ class Proxy:
         self._silent = True
 
     def half_open(self) -> None:
-        """Swallows both ways, for ever, on the lines that are open now; new ones are whole."""
+        """Swallows both ways, even an end, for ever, on the lines that are open now; new ones are whole."""
         for line in self._lines:
             line.is_dead = True
 
@@ -62,8 +63,10 @@ class _Line:
     def __init__(self, *writers: asyncio.StreamWriter) -> None:
         self._writers = writers
         self.is_dead = False
+        self._over = asyncio.Event()
 
     def abort(self) -> None:
+        self._over.set()
         for writer in self._writers:
             writer.transport.abort()
 
@@ -81,6 +84,8 @@ class _Line:
                 if passes() and not self.is_dead:
                     writer.write(data)
                     await writer.drain()
+        if self.is_dead:
+            await self._over.wait()
         writer.close()
 
 
@@ -92,3 +97,12 @@ async def proxy_to(host: str, port: int) -> AsyncIterator[Proxy]:
     async with server:
         yield proxy
         proxy.cut()
+
+
+@asynccontextmanager
+async def proxy_before(url: str) -> AsyncIterator[tuple[Proxy, str]]:
+    """A proxy before a server, and the URL that leads through it."""
+    parts = urlsplit(url)
+    user, at, _ = parts.netloc.rpartition("@")
+    async with proxy_to(parts.hostname or "", parts.port or 5672) as proxy:
+        yield proxy, urlunsplit(parts._replace(netloc=f"{user}{at}127.0.0.1:{proxy.port}"))
