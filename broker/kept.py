@@ -15,7 +15,7 @@ import aiormq
 from aiormq.abc import DeliveredMessage
 
 from broker.declaring import BrokerAway, TopologyError
-from producer_sdk.connecting import AWAY, CONNECT_TIMEOUT_S, connect
+from producer_sdk.connecting import AWAY, CONNECT_TIMEOUT_S, connected
 from producer_sdk.settings import masked
 from topology import names
 
@@ -127,7 +127,7 @@ async def kept_copies(amqp_url: str) -> AsyncIterator[KeptCopies]:
         TopologyError: There is no such queue.
     """
     try:
-        async with await connect(amqp_url, CONNECT_TIMEOUT_S) as connection:
+        async with connected(amqp_url, CONNECT_TIMEOUT_S) as connection:
             opened = await (await connection.channel(publisher_confirms=False)).get_underlay_channel()
             copies = KeptCopies(opened)  # type: ignore[arg-type]  # aio_pika's word for aiormq's class
             try:

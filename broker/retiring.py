@@ -14,7 +14,7 @@ from aio_pika.abc import AbstractConnection
 from broker.declaring import BrokerAway, TopologyError, virtual_host
 from broker.managing import management
 from broker.sweeping import Onward, depth, sweep
-from producer_sdk.connecting import connect
+from producer_sdk.connecting import connected
 from producer_sdk.settings import masked
 from producer_sdk.transport import Publisher
 from topology import names
@@ -67,7 +67,7 @@ async def retire(
         return []
     try:
         async with (
-            await connect(amqp_url, _TIMEOUT_S) as connection,
+            connected(amqp_url, _TIMEOUT_S) as connection,
             Publisher(amqp_url, "optimizer retiring") as publisher,
         ):
             return [

@@ -10,7 +10,7 @@ from broker.controls import PauseMode
 from broker.sweeping import depth
 from console.commands import FLEET_FILE, broker_urls, errors_for_people, run, says
 from console.telling_workers import Line, fail, line_to_workers, named
-from producer_sdk.connecting import CONNECT_TIMEOUT_S, connect
+from producer_sdk.connecting import CONNECT_TIMEOUT_S, connected
 from producer_sdk.roster import Report
 from topology import names
 from topology.fleet import Fleet
@@ -121,7 +121,7 @@ class _Steering:
     async def _counts(self, line: Line) -> str:
         running = sum(pool.get("running", 0) for pool in self._pools(line))
         waiting = sum(pool.get("waiting", 0) for pool in self._pools(line))
-        async with await connect(self._amqp_url, CONNECT_TIMEOUT_S) as connection:
+        async with connected(self._amqp_url, CONNECT_TIMEOUT_S) as connection:
             for queue in self._queues(line):
                 found = await depth(connection, queue)
                 waiting += found[0] if found else 0

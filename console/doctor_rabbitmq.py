@@ -12,7 +12,7 @@ from aio_pika.abc import AbstractConnection
 from broker import declaring
 from broker.managing import management
 from console.doctor_findings import Finding, fail, ok, warn
-from producer_sdk.connecting import AWAY, connect
+from producer_sdk.connecting import AWAY, connected
 from producer_sdk.settings import masked
 from topology.declaration import Declaration, Policy
 
@@ -25,7 +25,7 @@ _REFUSED: Final = (aiormq.exceptions.AuthenticationError, aiormq.exceptions.Prob
 async def check_rabbitmq(declared: Declaration, amqp_url: str) -> list[Finding]:
     """Whether it is young enough and holds exchanges and queues; one finding alone where it is away."""
     try:
-        async with await connect(amqp_url, _ANSWER_S) as connection:
+        async with connected(amqp_url, _ANSWER_S) as connection:
             version = _version_of(connection)
         absent = await declaring.missing(declared, amqp_url)
     except (*AWAY, declaring.BrokerAway, ValueError) as error:

@@ -1,5 +1,8 @@
 """Opening a connection to RabbitMQ: to one node, or to the first of several that answers."""
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Final
 
 import aio_pika
@@ -20,8 +23,27 @@ AWAY: Final = (
 )
 """How a broker that is away, or a connection that is lost, shows itself."""
 
+SILENT: Final = "no sign of life from RabbitMQ"
+
 NO_SUCH_QUEUE: Final = "no queue"
 """How RabbitMQ says so. With the same code it speaks of a queue that stands, on a node that is down."""
+
+
+@asynccontextmanager
+async def connected(url: str, timeout: float) -> AsyncIterator[AbstractConnection]:
+    """As `connect`, closed at the end.
+
+    aiormq cancels whoever waits for an answer on a line that falls silent; where nobody has cancelled this
+    task, that is the connection's error.
+    """
+    async with await connect(url, timeout) as connection:
+        try:
+            yield connection
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            raise aiormq.exceptions.AMQPConnectionError(SILENT) from None
 
 
 async def connect(url: str, timeout: float) -> AbstractConnection:

@@ -15,12 +15,12 @@ import aiormq
 from aiormq.connection import TCPTransportFactory, TLSTransportFactory, TransportFactory
 from yarl import URL
 
-from producer_sdk.connecting import CONNECT_TIMEOUT_S
+from producer_sdk.connecting import CONNECT_TIMEOUT_S, SILENT
 
 HEARTBEAT_S: Final = 15
 _CLOSE_TIMEOUT_S: Final = 5.0
 _LEFT: Final = aiormq.exceptions.ConnectionClosed(200, "left")
-_SILENT: Final = aiormq.exceptions.ConnectionClosed(320, "no sign of life from RabbitMQ")
+_SILENT: Final = aiormq.exceptions.ConnectionClosed(320, SILENT)
 
 ours: ContextVar[bool] = ContextVar("ours", default=False)
 """Set in the tasks that keep our connections."""

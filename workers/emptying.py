@@ -9,7 +9,7 @@ from aio_pika.abc import AbstractConnection
 
 from broker.declaring import TopologyError
 from broker.sweeping import depth, sweep
-from producer_sdk.connecting import AWAY, CONNECT_TIMEOUT_S, connect
+from producer_sdk.connecting import AWAY, CONNECT_TIMEOUT_S, connected
 from producer_sdk.transport import Outgoing
 from topology import names
 from topology.errors import Refused
@@ -62,7 +62,7 @@ class Emptying:
     async def _run(self) -> None:
         while True:
             try:
-                async with await connect(self._worker.subscriber.url, CONNECT_TIMEOUT_S) as connection:
+                async with connected(self._worker.subscriber.url, CONNECT_TIMEOUT_S) as connection:
                     while True:
                         passed = [await self._pass_over(connection, queue) for queue in self._queues]
                         self.done = all(passed)

@@ -9,7 +9,7 @@ from aio_pika.abc import AbstractConnection
 
 from broker.declaring import TopologyError
 from broker.sweeping import depth, sweep
-from producer_sdk.connecting import AWAY, CONNECT_TIMEOUT_S, connect
+from producer_sdk.connecting import AWAY, CONNECT_TIMEOUT_S, connected
 from topology import names
 from topology.fleet import Provider
 from topology.names import Priority, RetryTier
@@ -50,7 +50,7 @@ class Leftovers:
         until = asyncio.get_running_loop().time() + _WATCH_S
         while queues and asyncio.get_running_loop().time() < until:
             try:
-                async with await connect(self._worker.subscriber.url, CONNECT_TIMEOUT_S) as connection:
+                async with connected(self._worker.subscriber.url, CONNECT_TIMEOUT_S) as connection:
                     while queues and asyncio.get_running_loop().time() < until:
                         queues = [queue for queue in queues if await self._pass_over(connection, queue)]
                         await asyncio.sleep(_LOOK_EVERY_S)

@@ -10,7 +10,7 @@ from pika.channel import Channel
 
 from producer_sdk import Optimizer, consuming, opening, pika_connection, supervision
 from producer_sdk.channel import LeanChannel
-from producer_sdk.connecting import AWAY
+from producer_sdk.connecting import AWAY, connected
 from producer_sdk.consuming import Delivery, Subscriber, Subscription
 from producer_sdk.supervision import open_channel
 from tests.support.clients import desk
@@ -135,3 +135,12 @@ async def test_a_line_that_falls_silent_ends_nobody_who_waits_for_an_answer(
         await channel.default_exchange.publish(aio_pika.Message(b"later"), queue.name)
         await until(lambda: taken == [b"later"])
     assert silenced
+
+
+async def test_a_line_that_falls_silent_is_an_error_of_the_connection_to_who_opened_it(house: House) -> None:
+    async with proxy_before(house.amqp_url) as (proxy, url):
+        with pytest.raises(aiormq.exceptions.AMQPConnectionError, match="no sign of life"):
+            async with connected(f"{url}?heartbeat=1", 10.0) as connection:
+                channel = await connection.channel()
+                proxy.half_open()
+                await channel.declare_queue("nobody hears of it")
