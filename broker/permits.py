@@ -15,8 +15,8 @@ from topology.names import Priority
 from topology.providers.outcomes import Said, Scope
 from topology.route import answer_bound, estimated_cost_usd, estimated_tokens
 
-_AHEAD: Final = 0.1
-"""What is paced may have used this share of a window more than has passed of it."""
+_AT_ONCE: Final = 0.1
+"""Of what is paced, this share may be used at once, and the rest as the window passes."""
 _LEVEL_OF: Final = {Scope.MODEL: 0, Scope.KEY: 1, Scope.ACCOUNT: 1, Scope.PROVIDER: -1, Scope.ADDRESS: -1}
 """Where to begin to look, among the levels from the narrowest to the widest."""
 
@@ -39,7 +39,7 @@ class Permits:
 
     def terms(self, job: Job, model: Model) -> ClaimTerms:
         """The terms under which this job may be claimed."""
-        costs, batch = self._costs(job, model), job.waiter.priority is Priority.BATCH
+        costs, priority = self._costs(job, model), job.waiter.priority
         name = self.provider.name
         token = secrets.token_hex(12)
         return ClaimTerms(
@@ -60,16 +60,16 @@ class Permits:
                     {**lease, "adapts": f"{self.prefix}adapted:{name}"}
                     for lease in self._leases(name, self.provider.concurrency)
                 ),
-                *(self._rate(name, limit, costs, batch) for limit in self.provider.limits),
+                *(self._rate(name, limit, costs, priority) for limit in self.provider.limits),
             ),
             closed=(self.closed_key(),),
             paused=(paused_key(self.prefix), name),
-            accounts=tuple(self._account(a, model, costs, batch) for a in self.provider.quota_owners)
-            or (self._account(None, model, costs, batch),),
+            accounts=tuple(self._account(a, model, costs, priority) for a in self.provider.quota_owners)
+            or (self._account(None, model, costs, priority),),
             used_key=self.used_key(),
             rotation=self.provider.rotation,
             notes_key=f"{self.prefix}accounts:{name}",
-            rank=job.waiter.priority.rank,
+            rank=priority.rank,
             shares=tuple(getattr(self.fleet.priorities, priority.value) for priority in Priority),
             seat=f"{self.worker}:{model.lane}",
         )
@@ -84,7 +84,7 @@ class Permits:
         costs = dict.fromkeys(("requests", "tokens", "usd"), 0.0)
         return [
             *self._leases(scope, account.concurrency),
-            *(self._rate(scope, limit, costs) for limit in account.limits),
+            *(self._rate(scope, limit, costs, Priority.HIGH) for limit in account.limits),
         ]
 
     def closed_key(self, *scope: str) -> str:
@@ -129,7 +129,7 @@ class Permits:
         return tuple(limit["key"] for limit in terms.limits_of(account) if limit["kind"] == "lease")
 
     def _account(
-        self, account: Account | None, model: Model, costs: Mapping[str, float], batch: bool
+        self, account: Account | None, model: Model, costs: Mapping[str, float], priority: Priority
     ) -> dict[str, Any]:
         name = account.name if account else "keyless"
         scope = f"{self.provider.name}:{name}"
@@ -141,8 +141,8 @@ class Permits:
             "limits": [
                 *self._leases(scope, account.concurrency if account else None),
                 *self._leases(f"{scope}:{model.id}", model.concurrency),
-                *(self._rate(scope, limit, costs, batch) for limit in (account.limits if account else ())),
-                *(self._rate(f"{scope}:{model.id}", limit, costs, batch) for limit in model.limits),
+                *(self._rate(scope, limit, costs, priority) for limit in (account.limits if account else ())),
+                *(self._rate(f"{scope}:{model.id}", limit, costs, priority) for limit in model.limits),
             ],
         }
 
@@ -153,9 +153,8 @@ class Permits:
         return ({"kind": "lease", "key": key, "amount": amount, "name": f"{scope} concurrency"},)
 
     def _rate(
-        self, scope: str, limit: Limit, costs: Mapping[str, float], batch: bool = False
+        self, scope: str, limit: Limit, costs: Mapping[str, float], priority: Priority
     ) -> dict[str, Any]:
-        paced = batch and limit.is_long and self.fleet.priorities.pace_batch
         return {
             "kind": limit.counting,
             "key": self._rate_key(scope, limit),
@@ -166,9 +165,19 @@ class Permits:
             "cost": costs[limit.unit],
             "name": f"{scope} {limit.name}",
             **({"offset_s": day_offset_s(self.provider.day_resets_at)} if limit.counting == "fixed" else {}),
-            **({"ahead": _AHEAD} if paced else {}),
+            **(self._pace(priority) if limit.is_long else {}),
             **({"burst": limit.burst or limit.amount} if limit.counting == "bucket" else {}),
         }
+
+    def _pace(self, priority: Priority) -> dict[str, Any]:
+        """What of a quota each class may use when."""
+        shares = self.fleet.priorities
+        pace: dict[str, Any] = {}
+        if priority is Priority.BATCH and shares.pace_batch:
+            pace["at_once"] = _AT_ONCE
+        if shares.reserve_for_high:
+            pace |= {"keeps": True} if priority is Priority.HIGH else {"kept": shares.reserve_for_high}
+        return pace
 
     @staticmethod
     def _costs(job: Job, model: Model) -> dict[str, float]:

@@ -83,6 +83,8 @@ class PrioritiesSection(Section):
     """Shares of the permits when requests of all priorities wait; none starves.
 
     Attributes:
+        reserve_for_high: Share of a quota of an hour, a day or a month that the others leave to `high`, where
+            that has used it in this window or the one before; less as the window passes, nothing at its end.
         pace_batch: Whether `batch` uses a quota of an hour, a day or a month as that passes, at most a tenth
             ahead of the time, so that the peak finds some left.
     """

@@ -2,10 +2,12 @@
 --
 -- A limit is {kind = 'lease', key, amount, adapts, name}
 --         or {kind = 'sliding', key, amount, window_s, slack_s, unit, cost, name}
---         or {kind = 'fixed', key, amount, window_s, slack_s, offset_s, unit, cost, name, ahead}
+--         or {kind = 'fixed', key, amount, window_s, slack_s, offset_s, unit, cost, name, at_once, kept, keeps}
 --         or {kind = 'bucket', key, amount, window_s, slack_s, burst, unit, cost, name}.
--- `adapts`: the key that says how many are granted while the provider is overloaded. `ahead`: the window is paced, and
--- what is used may be ahead of the time that has passed by this share of the whole.
+-- `adapts`: the key that says how many are granted while the provider is overloaded. `at_once`: the share of a window
+-- that this class may use at once; it gets the rest evenly as time passes. `kept`: the share that it leaves to the most
+-- urgent class, if that has used this window or the one before, all of it at first and nothing at the end. `keeps`: this
+-- is that class.
 -- A refusal is {at = the instant to ask again, name, limit}, the last only where others may get that limit's next
 -- permit; nil where nothing refuses.
 --
@@ -53,11 +55,18 @@ local function fixed_wait(limit, now)
   return wait and wait + limit.slack_s
 end
 
--- The instant at which as much of the window has passed as will have been used by then.
+-- The instant at which this class may use as much of the window as will have been used then.
 local function paced_wait(limit, now)
+  local at_once = limit.at_once or 1
+  if limit.kept and redis.call('EXISTS', limit.key .. '|kept') == 1 then
+    at_once = math.min(at_once, 1 - limit.kept)
+  end
+  if at_once == 1 then
+    return nil
+  end
   local window = windows_at(limit, now)[1]
   local share = (tonumber(redis.call('GET', window.key) or '0') + cost_of(limit)) / limit.amount
-  local due = window.starts + (share - limit.ahead) * limit.window_s
+  local due = window.starts + (share - at_once) / (1 - at_once) * limit.window_s
   return due > now and math.min(due, window.ends) or nil
 end
 
@@ -195,7 +204,7 @@ end
 local function refusal_of(limits, now, refusal)
   for _, limit in ipairs(limits) do
     local instant, paced = wait_of(limit, now), false
-    if not instant and limit.ahead then
+    if not instant and limit.kind == 'fixed' then
       instant, paced = paced_wait(limit, now), true -- it waits for the time, and is in nobody's way
     end
     refusal = later_of(refusal, instant and {at = instant, name = limit.name, limit = not paced and limit or nil})

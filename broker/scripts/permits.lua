@@ -20,6 +20,9 @@ local function take_permit(limit, token, now, lease_s)
       redis.call('EXPIREAT', window.key, math.ceil(window.ends) + 60)
       note.keys[i] = window.key
     end
+    if limit.keeps then
+      redis.call('SET', limit.key .. '|kept', 1, 'EXAT', math.ceil(windows_at(limit, now)[1].ends + limit.window_s))
+    end
   elseif limit.kind == 'bucket' then
     note.per_unit_s = seconds_for(limit, 1)
     local full = math.max(full_at(limit), now + limit.slack_s) + seconds_for(limit, note.cost)

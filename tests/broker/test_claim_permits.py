@@ -384,11 +384,11 @@ async def test_a_provider_that_has_more_left_than_the_books_changes_nothing(desk
     assert isinstance(await claim(desk, "c", desk.terms(limits=({**limit, "cost": 49},))), Run)
 
 
-@pytest.mark.parametrize("ahead", [None, 0.0])
-async def test_what_is_paced_is_used_as_the_day_passes(desk: Desk, ahead: float | None) -> None:
+@pytest.mark.parametrize("at_once", [None, 0.0])
+async def test_what_is_paced_is_used_as_the_day_passes(desk: Desk, at_once: float | None) -> None:
     """The window ends in half a day: half of it is for now."""
     day = rate(desk, "fixed", 10, window_s=86400.0, slack_s=5.0, offset_s=(desk.start - 43200.0) % 86400.0)
-    limit = day if ahead is None else {**day, "ahead": ahead}
+    limit = day if at_once is None else {**day, "at_once": at_once}
     terms = desk.terms(limits=(limit,))
 
     granted = 0
@@ -399,9 +399,38 @@ async def test_what_is_paced_is_used_as_the_day_passes(desk: Desk, ahead: float 
         granted += 1
 
     assert isinstance(answer, Later)
-    if ahead is None:
+    if at_once is None:
         assert granted == 10
         assert answer.until == pytest.approx(desk.start + 43200.0, abs=10)
     else:
         assert granted == 5
         assert answer.until == pytest.approx(desk.start + 8640.0, abs=10)
+
+
+@pytest.mark.parametrize("urgent_before", [False, True])
+async def test_others_leave_a_part_of_a_quota_to_the_most_urgent_where_they_use_it(
+    desk: Desk, urgent_before: bool
+) -> None:
+    """The window ends in half a day: half of what is kept is free by now."""
+    day = rate(desk, "fixed", 20, window_s=86400.0, slack_s=5.0, offset_s=(desk.start - 43200.0) % 86400.0)
+    others = desk.terms(limits=({**day, "kept": 0.2},))
+    urgent = desk.terms(limits=({**day, "keeps": True},))
+    used = 0
+    if urgent_before:
+        await claim(desk, "urgent", urgent)
+        used += 1
+
+    answer: object = None
+    while used < 22:
+        name = f"f{used}"
+        answer = await desk.flights.claim(name, desk.waiter(name), replace(others, token=name))
+        if isinstance(answer, Later):
+            break
+        used += 1
+
+    assert isinstance(answer, Later)
+    assert used == (18 if urgent_before else 20)
+    last = await desk.flights.claim("last", desk.waiter("last"), replace(urgent, token="last"))
+    assert isinstance(last, Run) is urgent_before
+    if urgent_before:  # the 19th of 20 is free when a quarter of what is kept is left
+        assert answer.until == pytest.approx(desk.start + 21600.0, abs=10)

@@ -23,7 +23,8 @@ LIMITS = (
     {"kind": "sliding", "key": "o1:sliding", "amount": 5, "window_s": 60, "slack_s": 1, "unit": "requests",
      "cost": 2.5, "name": "sliding"},
     {"kind": "fixed", "key": "o1:fixed", "amount": 9, "window_s": 60, "slack_s": 60, "offset_s": 0,
-     "unit": "tokens", "cost": 3, "name": "fixed", "ahead": 0.5},
+     "unit": "tokens", "cost": 3, "name": "fixed", "at_once": 0.5, "kept": 0.1,
+     "keeps": True},
     {"kind": "bucket", "key": "o1:bucket", "amount": 60, "window_s": 60, "slack_s": 1, "burst": 9,
      "unit": "reserved_tokens", "cost": 3, "name": "bucket"},
 )  # fmt: skip

@@ -15,7 +15,7 @@ from producer_sdk.consuming import Delivery, Subscriber, Subscription
 from producer_sdk.supervision import open_channel
 from tests.support.clients import desk
 from tests.support.house import House
-from tests.support.proxy import proxy_before
+from tests.support.proxy import Proxy, proxy_before
 from tests.support.waiting import until
 
 
@@ -138,9 +138,12 @@ async def test_a_line_that_falls_silent_ends_nobody_who_waits_for_an_answer(
 
 
 async def test_a_line_that_falls_silent_is_an_error_of_the_connection_to_who_opened_it(house: House) -> None:
+    async def ask(proxy: Proxy, url: str) -> None:
+        async with connected(f"{url}?heartbeat=1", 10.0) as connection:
+            channel = await connection.channel()
+            proxy.half_open()
+            await channel.declare_queue("nobody hears of it")
+
     async with proxy_before(house.amqp_url) as (proxy, url):
         with pytest.raises(aiormq.exceptions.AMQPConnectionError, match="no sign of life"):
-            async with connected(f"{url}?heartbeat=1", 10.0) as connection:
-                channel = await connection.channel()
-                proxy.half_open()
-                await channel.declare_queue("nobody hears of it")
+            await ask(proxy, url)
