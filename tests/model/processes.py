@@ -5,12 +5,13 @@ from tests.model.world import Action, Model, State, Worker, added, note, with_wo
 
 
 def renew(model: Model, state: State) -> State:
-    """Whoever calls has renewed its claim in time, up to now; a call that nobody wants is cut."""
+    """Whoever calls, or is about to, has renewed its claim in time; a call that nobody wants is cut."""
     for index, worker in enumerate(state.workers):
         for task in worker.tasks:
-            if worker.frozen or not task.todo or task.todo[0][0] != "call":
+            call = next((action for action in task.todo if action[0] == "call"), None)
+            if worker.frozen or call is None:
                 continue
-            _, token, started, attempt = task.todo[0]
+            _, token, started, attempt = call
             run = Run("main", 0, started, attempt, 0.0, ())
             verdict, redis = model.flight.renew(state.redis, state.now, task.job, worker.name, token, run)
             state = state._replace(redis=redis)
