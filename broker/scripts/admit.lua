@@ -91,9 +91,8 @@ end
 if open then
   redis.call('HINCRBY', FLIGHT, 'leads', 1)
 else
-  redis.call('HDEL', FLIGHT, 'token', 'worker', 'lease_until', 'started', 'call')
-  redis.call('HSET', FLIGHT, 'state', 'queued', 'opened', text(now), 'payer', a.key, 'leads', 1,
-    'spends', 0, 'attempts', 0, 'keep_s', a.keep_s)
+  begin(a.key, now)
+  redis.call('HSET', FLIGHT, 'keep_s', a.keep_s)
 end
 redis.call('HSET', FLIGHT, 'published_at', text(now), 'published_by', a.key, 'published_rank', a.rank,
   'parked_until', 0)

@@ -25,8 +25,8 @@ local PAUSED_POLL_S = 0.4
 local a = cmsgpack.unpack(ARGV[1])
 local now = clock()
 local f = read_flight(
-  'state', 'token', 'worker', 'lease_until', 'spends', 'attempts', 'call', 'doubts', 'outcome', 'payer',
-  'events'
+  'state', 'status', 'token', 'worker', 'lease_until', 'spends', 'attempts', 'call', 'doubts', 'outcome', 'payer',
+  'events', 'fresh_until'
 )
 
 -- Missing means finished long ago, or lost by Redis: the job's own deadline tells which.
@@ -34,7 +34,13 @@ if not f.state and a.deadline <= now then
   return {'expired', '', ''}
 end
 
-remember(a.key, a.waiter, a.deadline)
+local is_new = remember(a.key, a.waiter, a.deadline)
+
+-- An error is for those who waited. Where an emptied Redis did not know that this one did, it begins anew.
+if f.state == 'done' and is_new and f.status == 'error' and now >= (f.fresh_until or 0) then
+  begin(a.key, now)
+  f = {state = 'queued', doubts = f.doubts, events = f.events}
+end
 
 if f.state == 'done' then
   return append_waiters({'done', f.outcome, f.payer or '', f.events or ''})

@@ -72,16 +72,26 @@ local function enlist(key, deadline)
   return false
 end
 
--- A waiter that the record does not know is written down, unless it was served or called off.
+-- A waiter that the record does not know is written down, unless it was served or called off. Whether it was.
 local function remember(key, waiter, deadline)
   if redis.call('ZSCORE', SERVED, key) then
-    return
+    return false
   end
-  if redis.call('HSETNX', WAITERS, key, waiter) == 1 and not enlist(key, deadline) then
+  local is_new = redis.call('HSETNX', WAITERS, key, waiter) == 1
+  if is_new and not enlist(key, deadline) then
     redis.call('HDEL', WAITERS, key)
     redis.call('ZADD', SERVED, text(deadline + GRACE), key)
+    is_new = false
   end
   keep_until(deadline + GRACE)
+  return is_new
+end
+
+-- A flight that was done, or is not known, begins; events of its last end that nobody has published stay.
+local function begin(payer, now)
+  redis.call('HDEL', FLIGHT, 'token', 'worker', 'lease_until', 'started', 'call')
+  redis.call('HSET', FLIGHT, 'state', 'queued', 'opened', text(now), 'payer', payer, 'leads', 1, 'spends', 0,
+    'attempts', 0)
 end
 
 -- The latest deadline among the waiters without an answer; 0 when there are none.

@@ -318,3 +318,23 @@ async def test_a_dead_job_that_redis_forgot_is_idle_with_its_own_waiter(desk: De
     assert await attend(desk, waiter) == Idle(0, 30.0)
     assert await desk.flights.waiters(FLIGHT) == [waiter]
     assert await desk.admit(desk.waiter("r2")) == Lead(1)
+
+
+@pytest.mark.parametrize("ttl_s", [0.0, 10.0])
+async def test_an_error_is_not_for_a_job_of_which_an_emptied_redis_knew_nothing(
+    desk: Desk, ttl_s: float
+) -> None:
+    """Unless it speaks of the request itself, and is for newcomers too."""
+    waiter, other, terms = desk.waiter("r1"), desk.waiter("r2"), desk.terms()
+    await desk.admit(waiter)
+    await desk.flush()
+    run = await desk.run(other, terms)
+    await desk.commit(other, terms, run.started, fault(), shared_s=ttl_s)
+
+    assert isinstance(await desk.claim(other, desk.terms()), Done)
+    claimed = await desk.claim(waiter, desk.terms())
+
+    assert isinstance(claimed, Done if ttl_s else Run)
+    if isinstance(claimed, Run):
+        assert await desk.field("spends") == b"1"
+        assert await desk.field("payer") == waiter.key.encode()
