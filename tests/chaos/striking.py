@@ -3,7 +3,7 @@
 import asyncio
 import signal
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -21,6 +21,7 @@ _FOR_EVER_S = 86_400.0
 _BEHIND = 60
 """Requests that may still be on their way when their kills are over."""
 _TRIES = 6
+"""Of each strike: the moment that it waits for may not come while the machine is busy."""
 _IN_CALL_S = 0.02
 """Less than the fastest answer takes: at `backend.in_call` the call is in flight for certain."""
 
@@ -51,8 +52,9 @@ class Striking:
         self._kills = schedule.kills
         self._provoke = provoke
         self._note = note
-        self._left = {role: deque(strikes) for role, strikes in schedule.strikes.items()}
-        self._missed: Counter[Strike] = Counter()
+        self._left = {
+            role: deque((strike, 1) for strike in strikes) for role, strikes in schedule.strikes.items()
+        }
         self.open = asyncio.Event()
         self.open.set()
         self.done = 0
@@ -71,12 +73,10 @@ class Striking:
             await until(self._load_keeps_up, _FOR_EVER_S)
             if not strikes:  # another seat took the last one meanwhile
                 return
-            strike = strikes.popleft()
-            if not await self._strike(self.alive[seat], strike):
-                self._missed[strike] += 1
-                if self._missed[strike] < _TRIES:
-                    strikes.append(strike)
-                    self.done -= 1
+            strike, tried = strikes.popleft()
+            if not await self._strike(self.alive[seat], strike) and tried < _TRIES:
+                strikes.append((strike, tried + 1))
+                self.done -= 1
             self.done += 1
             await self._start(role, seat)
 
