@@ -52,7 +52,8 @@ if f.state == 'running' and f.lease_until > now and not a.durable then
 end
 if open and f.published_at then
   -- As long again as it has waited so far, however often it was led meanwhile (as at each reconnect).
-  local backoff = math.min(math.max(a.backoff_s, f.published_at - f.opened), a.longest_backoff_s)
+  local waited_s = f.published_at - (f.opened or f.published_at)
+  local backoff = math.min(math.max(a.backoff_s, waited_s), a.longest_backoff_s)
   local alive = now < f.published_at + backoff and (f.parked_until or 0) <= now
   local rank = f.published_rank or 3 -- below all: Redis was emptied, and the worker knows no publisher
   if alive and f.published_by ~= a.key and rank <= a.rank and not a.durable then

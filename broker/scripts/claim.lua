@@ -26,7 +26,7 @@ local a = cmsgpack.unpack(ARGV[1])
 local now = clock()
 local f = read_flight(
   'state', 'status', 'token', 'worker', 'lease_until', 'spends', 'attempts', 'call', 'doubts', 'outcome', 'payer',
-  'events', 'fresh_until'
+  'events', 'fresh_until', 'opened'
 )
 
 -- Missing means finished long ago, or lost by Redis: the job's own deadline tells which.
@@ -39,7 +39,7 @@ local is_new = remember(a.key, a.waiter, a.deadline)
 -- An error is for those who waited. Where an emptied Redis did not know that this one did, it begins anew.
 if f.state == 'done' and is_new and f.status == 'error' and now >= (f.fresh_until or 0) then
   begin(a.key, now)
-  f = {state = 'queued', doubts = f.doubts, events = f.events}
+  f = {state = 'queued', opened = now, doubts = f.doubts, events = f.events}
 end
 
 if f.state == 'done' then
@@ -126,7 +126,7 @@ local call = cmsgpack.unpack(a.call)
 call.account, call.started = chosen.name, now
 redis.call('HSET', FLIGHT, 'state', 'running', 'token', a.token, 'worker', a.worker,
   'lease_until', text(now + a.lease_s), 'started', text(now), 'call', cmsgpack.pack(call), 'doubts', doubts)
-if not f.state then
+if not f.opened then
   redis.call('HSET', FLIGHT, 'opened', text(now), 'payer', a.key, 'leads', 1)
 end
 redis.call('HINCRBY', FLIGHT, 'spends', 1)

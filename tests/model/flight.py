@@ -214,7 +214,7 @@ def _held(frozen: Frozen) -> Held:
     instants = {float(flight[name]) for name in names if name in flight}
     if "published_at" in flight:
         published_at = float(flight["published_at"])
-        waited_s = published_at - float(flight["opened"])
+        waited_s = published_at - float(flight.get("opened", published_at))
         instants.add(published_at + min(max(waited_s, BACKOFF_S), LONGEST_BACKOFF_S))
     instants |= {end for _, end in leases}
     instants |= {end for key, _, end in frozen if end is not None and "used" not in key}

@@ -4,9 +4,12 @@ Calls that arrive whenever they may are never refused, and nearly all of what is
 """
 
 import random
+from collections.abc import Callable
 from typing import Any, Final
 
+import limits
 import pytest
+import token_bucket
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -93,6 +96,51 @@ def test_no_call_is_refused_whenever_it_arrives(kind: str, seed: int, costs: lis
     arrivals = calls_under_load(limit, costs, random.Random(seed))
 
     assert refused(limit, arrivals) == []
+
+
+class Clock:
+    """In place of the libraries' module `time`."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def time(self) -> float:
+        return self.now
+
+    monotonic = time
+
+
+def taken_by_a_library(limit: Limit, clock: Clock) -> Callable[[float, int], bool]:
+    """Whether a limiter that is not ours lets a call of this cost pass at this instant."""
+    if limit.counting == "bucket":
+        buckets = token_bucket.Limiter(
+            limit.amount / limit.window_s, int(limit.burst or limit.amount), token_bucket.MemoryStorage()
+        )
+        return lambda _, cost: buckets.consume("a", cost)
+    item = limits.RateLimitItemPerSecond(int(limit.amount), int(limit.window_s))
+    storage = limits.storage.MemoryStorage()
+    if limit.counting == "sliding":
+        sliding = limits.strategies.MovingWindowRateLimiter(storage)
+        return lambda _, cost: sliding.hit(item, "a", cost=cost)
+    fixed = limits.strategies.FixedWindowRateLimiter(storage)
+    return lambda at, cost: fixed.hit(item, str(at // limit.window_s), cost=cost)
+
+
+@pytest.mark.parametrize("kind", LIMITS)
+@pytest.mark.parametrize("seed", range(3))
+def test_a_limiter_that_is_not_ours_lets_every_call_pass_and_not_one_more(
+    monkeypatch: pytest.MonkeyPatch, kind: str, seed: int
+) -> None:
+    limit, clock = LIMITS[kind], Clock()
+    for module in ("limits.storage.memory", "token_bucket.storage"):
+        monkeypatch.setattr(f"{module}.time", clock)
+    takes = taken_by_a_library(limit, clock)
+    arrivals = calls_under_load(limit, [1, 2, 5], random.Random(seed))
+
+    for at, cost in arrivals:
+        clock.now = at * (1 + 1e-9)  # a call of exactly one window ago still counts there
+        assert takes(at, cost)
+    assert not takes(clock.now, int(limit.amount))
 
 
 @pytest.mark.parametrize("kind", LIMITS)
