@@ -338,3 +338,14 @@ async def test_an_error_is_not_for_a_job_of_which_an_emptied_redis_knew_nothing(
     if isinstance(claimed, Run):
         assert await desk.field("spends") == b"1"
         assert await desk.field("payer") == waiter.key.encode()
+
+
+async def test_a_flight_that_an_emptied_redis_took_for_ended_begins_as_any_other(desk: Desk) -> None:
+    served, waiter, terms = desk.waiter("r1"), desk.waiter("r2"), desk.terms()
+    await desk.flights.settle(FLIGHT, [served])
+    assert isinstance(await desk.claim(served, desk.terms()), Expired)
+    await desk.run(waiter, terms)
+    await desk.flights.release(FLIGHT, terms.token)
+
+    assert await desk.admit(desk.waiter("r3")) == Lead(2)
+    assert await desk.admit(desk.waiter("r4")) == Joined()
