@@ -16,8 +16,9 @@ from pydantic import SecretStr
 from console.doctor_answers import AWAY, Answer, credit_left, offered_models, quota_left
 from console.doctor_findings import Finding, fail, ok, warn
 from producer_sdk.settings import masked
-from topology.fleet import ApiKey, Provider
+from topology.fleet import Provider
 from topology.loading import ConfigurationError, with_secret
+from topology.sections import ApiKey
 
 AT_ONCE: Final = 8
 _ANSWER_S: Final = 10.0

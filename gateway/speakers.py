@@ -10,9 +10,9 @@ from typing import Final
 from starlette.requests import Request
 
 from gateway.rejecting import Rejected
-from topology.fleet import GatewaySection
 from topology.loading import ConfigurationError, with_secret
 from topology.names import is_agent_name
+from topology.sections import GatewaySection
 
 AGENT_HEADER: Final = "x-agent"
 

@@ -6,18 +6,10 @@ from pathlib import Path
 import pytest
 
 from topology.events import EventType
-from topology.fleet import (
-    Account,
-    AccountDefaults,
-    CacheSection,
-    FleetSection,
-    Model,
-    PrioritiesSection,
-    Provider,
-    RecorderSection,
-)
+from topology.fleet import Account, AccountDefaults, Model, Provider
 from topology.limits import Limit
 from topology.loading import load_fleet
+from topology.sections import CacheSection, FleetSection, PrioritiesSection, RecorderSection
 
 ROOT = Path(__file__).parents[1]
 PAGES = [

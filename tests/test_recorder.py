@@ -22,8 +22,9 @@ from tests.support.entries import NOW, rows
 from tests.support.house import House
 from tests.support.waiting import until
 from topology import names
-from topology.fleet import Fleet, RecorderSection
+from topology.fleet import Fleet
 from topology.messages import Event
+from topology.sections import RecorderSection
 
 EVERYBODY = ["front", "backend:all", "recorder"]
 

@@ -9,8 +9,9 @@ from typing import Any, Final
 
 from pydantic import SecretStr, ValidationError
 
-from topology.fleet import Account, ApiKey, Fleet, Provider
+from topology.fleet import Account, Fleet, Provider
 from topology.limits import collect_short_forms
+from topology.sections import ApiKey
 
 _PREFIX: Final = "OPTIMIZER_"
 _SECTIONS: Final = ("fleet", "cache", "priorities", "gateway", "recorder", "providers")

@@ -13,9 +13,10 @@ from sandbox.simulator import SimulatorProcess
 from tests.support.gateways import gateway_here
 from tests.support.house import House
 from tests.support.waiting import until
-from topology.fleet import Fleet, GatewaySection
+from topology.fleet import Fleet
 from topology.loading import ConfigurationError, load_fleet
 from topology.messages import Event
+from topology.sections import GatewaySection
 
 ENVIRON = {"QUALITY_TOKEN": "tok-quality", "OLD_TOKEN": "tok-old", "COST_TOKEN": "tok-cost"}
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - nothing listens there
