@@ -30,6 +30,7 @@ from console.init import init_command
 from console.keys import keys_app
 from console.logs import log_to_stderr
 from console.reloading import reload_command
+from console.report import report_command
 from console.stats import stats_command
 from console.status import health_command, status_command
 from console.up import up_command
@@ -62,6 +63,7 @@ app.command("events")(events_command)
 app.command("status")(status_command)
 app.command("health")(health_command)
 app.command("stats")(stats_command)
+app.command("report")(report_command)
 app.command("doctor")(doctor_command)
 app.command("pause")(pause_command)
 app.command("resume")(resume_command)

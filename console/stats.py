@@ -56,10 +56,8 @@ def stats_command(
     """
     with errors_for_people():
         back_s = _seconds(since)
-        if not extra.is_installed():
-            raise ConfigurationError(f"optimizer stats needs more libraries: {extra.REMEDY}")
         now = time.time()
-        found = _read(_url(config), now - back_s, by)
+        found = read_statistics(database_url(config), now - back_s, by)
     if as_json:
         facts = {"since": now - back_s, "until": now, "by": by.value, **dataclasses.asdict(found)}
         typer.echo(json.dumps(facts))
@@ -76,13 +74,21 @@ def _seconds(text: str) -> float:
     return int(match[1]) * _UNITS_S[match[2]]
 
 
-def _url(config: Path | None) -> str:
+def database_url(config: Path | None) -> str:
+    """Where the recorder writes, as the environment, `.optimizer/env` or the configuration says."""
     if (url := find_setting(RECORDER_URL)) and config is None:
         return url
     return recorder_url(load_fleet(config or (FLEET_FILE if FLEET_FILE.is_file() else None), secrets=False))
 
 
-def _read(url: str, since: float, by: By) -> "Statistics":
+def read_statistics(url: str, since: float, by: By) -> "Statistics":
+    """What is recorded since an instant.
+
+    Raises:
+        ConfigurationError: Nothing is recorded, or it cannot be read, or libraries are missing.
+    """
+    if not extra.is_installed():
+        raise ConfigurationError(f"this needs more libraries: {extra.REMEDY}")
     # An extra's libraries: the other commands do without them.
     from hub.store.database import Database, NothingYet, StoreAway  # noqa: PLC0415
     from hub.store.statistics import gather_statistics  # noqa: PLC0415

@@ -32,6 +32,7 @@ class Sums:
         duplicates: Settled calls whose flight had an answer already.
         unpriced: Calls that were answered at a price nobody knows; they are not in `cost_usd`.
         latency_p50_s: Of the calls that were answered; None: there are none.
+        total_p50_s: Of the requests that were answered, from their entrance to their answer; None likewise.
     """
 
     requests: int = 0
@@ -50,6 +51,8 @@ class Sums:
     unpriced: int = 0
     latency_p50_s: float | None = None
     latency_p95_s: float | None = None
+    total_p50_s: float | None = None
+    total_p95_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,10 @@ def _sums(
         _request_sums(since, of_requests),
         _savings(since, of_requests),
         _call_sums(since, of_calls),
-        _latencies(since, of_calls),
+        _percentiles(
+            "latency", calls.c.latency_s, of_calls, (calls.c.at >= since) & (calls.c.outcome == ANSWER)
+        ),
+        _percentiles("total", requests.c.total_s, of_requests, _requests_since(since)),
     ):
         for row in connection.execute(query).mappings():
             sums = dict(row)
@@ -209,28 +215,29 @@ def _sum(column: ColumnElement[int]) -> ColumnElement[int]:
     return cast(func.coalesce(func.sum(column), 0), BigInteger)  # PostgreSQL's is a decimal
 
 
-def _latencies(since: float, label: ColumnElement[Any]) -> Select[Any]:
-    """Percentiles by rank: SQLite has no function for them."""
-    latency = calls.c.latency_s
+def _percentiles(
+    what: str, value: ColumnElement[Any], label: ColumnElement[Any], where: ColumnElement[bool]
+) -> Select[Any]:
+    """By rank: SQLite has no function for them."""
     ranked = (
         select(
             label.label("label"),
-            latency,
-            func.row_number().over(partition_by=label, order_by=latency).label("rank"),
+            value.label("value"),
+            func.row_number().over(partition_by=label, order_by=value).label("rank"),
             func.count().over(partition_by=label).label("among"),
         )
-        .where(calls.c.at >= since, calls.c.outcome == ANSWER, latency.is_not(None))
+        .where(where, value.is_not(None))
         .subquery()
     )
 
     def percentile(share: float) -> ColumnElement[Any]:
         reached = ranked.c.rank >= share * ranked.c.among
-        return func.min(case((reached, ranked.c.latency_s)))
+        return func.min(case((reached, ranked.c.value)))
 
     return select(
         ranked.c.label,
-        percentile(0.5).label("latency_p50_s"),
-        percentile(0.95).label("latency_p95_s"),
+        percentile(0.5).label(f"{what}_p50_s"),
+        percentile(0.95).label(f"{what}_p95_s"),
     ).group_by(ranked.c.label)
 
 

@@ -55,6 +55,7 @@ def test_the_total_counts_each_thing_once(recorded: Database) -> None:
         requests=5, hits=2, joins=1, errors=1, saved_usd=saved_usd,
         calls=6, settled=5, doubtful=1, running=0, duplicates=1, prompt_tokens=40, completion_tokens=80,
         cost_usd=0.8, unpriced=1, latency_p50_s=1.0, latency_p95_s=9.0,
+        total_p50_s=2.0, total_p95_s=2.0,
     )  # fmt: skip
     assert asdict(found.total) == pytest.approx(asdict(expected))
     assert found.request_errors == {"rate_limited": 1}
