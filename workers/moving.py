@@ -23,12 +23,15 @@ AGAIN_S: Final = 0.5
 
 @dataclass(frozen=True)
 class GoOn:
-    """The delivery is dealt with, or is somebody else's now."""
+    """The delivery is dealt with."""
 
 
 @dataclass(frozen=True)
 class LaterPlease:
-    """It cannot be started for `seconds`; it keeps its place. `limit` says what it waits for."""
+    """It cannot be started for `seconds`; it keeps its place. `limit` says what it waits for.
+
+    The same where it was handed out again before it could be moved: whoever has it now looks at it anew.
+    """
 
     seconds: float
     limit: str
@@ -111,9 +114,13 @@ class Moving:
         return await self.send_on(delivery, kept(delivery.queue, delivery.body, reason, delivery=delivery))
 
     async def send_on(self, delivery: Delivery, message: Outgoing) -> Executed:
-        """Publishes until confirmed, or until the delivery is handed out again; then acknowledges."""
-        if await self.published(delivery, message):
-            delivery.ack()
+        """Publishes until confirmed, then acknowledges; or until the delivery is handed out again.
+
+        That may be to this very worker, where it waits for what becomes of this one.
+        """
+        if not await self.published(delivery, message):
+            return LaterPlease(0.0, "own call")
+        delivery.ack()
         return GoOn()
 
     async def published(self, delivery: Delivery, message: Outgoing) -> bool:

@@ -182,6 +182,11 @@ HOLES: Final = (
         own_is_dealt_with=True,
     ),
     _hole(
+        "N8", "a copy of a job is looked at again where its worker could not move the one that it had",
+        scenario("failed, and cut", KEPT_1, failures=1, cuts=1),
+        left_is_dealt_with=True,
+    ),
+    _hole(
         "N5", "a job whose error came too late is looked at again",
         scenario("stale", KEPT_1, R2, flushes=1, failures=1),
         stale_is_dealt_with=True,

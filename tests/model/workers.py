@@ -190,7 +190,8 @@ def _go_on(  # noqa: C901, PLR0912, PLR0915 - one case for each step there is
                     then(park(state, task.job, tier.delay_s)),
                 )
             else:
-                yield f"{name} leaves {task.job.id}'s job to the next", state
+                left = state if model.rules.left_is_dealt_with else _look_again(state, index)
+                yield f"{name} leaves {task.job.id}'s job to the next", left
         case ("later", until):
             if state.now >= until:
                 yield from _claim(model, state, index, task)
@@ -213,6 +214,14 @@ def _go_on(  # noqa: C901, PLR0912, PLR0915 - one case for each step there is
                 yield f"{name} settles {who}, and never hears of it", spend(then(settled, *todo), "lost")
         case _:
             raise AssertionError(action)
+
+
+def _look_again(state: State, index: int) -> State:
+    """Copies of the job that waited for what their own worker would make of it claim it anew."""
+    worker = state.workers[index]
+    again: tuple[Action, ...] = (("later", state.now),)
+    tasks = (t._replace(todo=again) if t.todo[0] == ("wait for own", True) else t for t in worker.tasks)
+    return with_worker(state, index, worker._replace(tasks=tuple(sorted(tasks))))
 
 
 def _end_call(

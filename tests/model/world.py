@@ -141,6 +141,8 @@ class Rules:
         cut_at_deadline: A running call is cut at the deadline of the request that led.
         own_is_dealt_with: Another request's job that waited for its own worker's call is done with when
             that has ended.
+        left_is_dealt_with: A copy of the job that waited for its own worker's call is done with, although
+            that could not move the one that it had, for its connection was lost.
         stale_is_dealt_with: A job whose error came too late is done with.
     """
 
@@ -150,6 +152,7 @@ class Rules:
     name_survives: bool = False
     cut_at_deadline: bool = False
     own_is_dealt_with: bool = False
+    left_is_dealt_with: bool = False
     stale_is_dealt_with: bool = False
 
 

@@ -251,10 +251,20 @@ _ACKS: Final = (
         "what is sent on is acknowledged before it is confirmed",
         "ack",
         "workers/moving.py",
-        "        if await self.published(delivery, message):\n            delivery.ack()",
-        "        delivery.ack()\n        if await self._worker.publisher.publish(message):\n            pass",
+        "        if not await self.published(delivery, message):",
+        "        delivery.ack()\n        if not await self._worker.publisher.publish(message):",
         (
             "tests/test_acknowledging.py::test_a_request_is_answered_though_its_front_died_with_the_job_unsent",
+        ),
+    ),
+    Mutant(
+        "a copy is acknowledged although the job was not moved",
+        "ack",
+        "workers/moving.py",
+        '            return LaterPlease(0.0, "own call")',
+        "            return GoOn()",
+        (
+            "tests/test_handed_out_again.py::test_a_durable_request_is_answered_though_its_failed_job_could_not_be_moved",
         ),
     ),
     Mutant(
