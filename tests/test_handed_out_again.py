@@ -1,4 +1,4 @@
-"""A job that is handed out again to the worker that has it already, between its call's end and what follows."""
+"""A job that is handed out again to the worker that has it, between its call's end and what follows."""
 
 import asyncio
 
