@@ -57,6 +57,15 @@ class Stand:
             subprocess.Popen(command, env=self.environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         )
 
+    def command(self, *words: str) -> None:
+        """Runs `optimizer` with these words.
+
+        Raises:
+            subprocess.CalledProcessError: It failed.
+        """
+        command = [sys.executable, "-m", "console.main", *words, "--config", str(self.config)]
+        subprocess.run(command, env=self.environ, check=True, stdout=subprocess.DEVNULL)
+
     def replace_worker(self, *roles: str) -> None:
         """Kills one of them, never the first, and starts another."""
         victim = random.choice(self._workers[1:])

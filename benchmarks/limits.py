@@ -130,7 +130,8 @@ class Verdict:
 
     Attributes:
         outcomes: How the calls ended, as the provider sees it.
-        shares: What was used of the limit that binds, in each full window.
+        shares: What was used of the limit that binds, in each full window: the first begins with the first
+            call, or with the calendar's next one where windows are `fixed`.
         fullest: The same for the fullest window of that length, wherever it starts.
     """
 
@@ -139,12 +140,13 @@ class Verdict:
     fullest: float
 
 
-def judge(provider: SimulatorProcess, options: argparse.Namespace) -> Verdict:
+def judge(provider: SimulatorProcess, cell: Cell, options: argparse.Namespace) -> Verdict:
     """A plain log of the calls that the provider took, each charged on its arrival."""
     ledger = provider.ledger()
     taken = [call for call in ledger if call.outcome not in {"rate_limited", "unauthorized"}]
     first = min(call.arrived_at for call in taken)
-    first += options.window - first % options.window  # the border of a fixed window
+    if cell.counting == "fixed":
+        first += options.window - first % options.window
     borders = [first + n * options.window for n in range(options.windows)]
     return Verdict(
         Counter(call.outcome for call in ledger),
@@ -161,7 +163,7 @@ def _used(taken: Sequence[Entry], starts: float, window_s: float) -> float:
 def measure(cell: Cell, options: argparse.Namespace) -> None:
     with stand() as whole, provider_of(whole, cell, options) as provider:
         asyncio.run(load(whole, provider, cell, options))
-        verdict = judge(provider, options)
+        verdict = judge(provider, cell, options)
     each = " ".join(f"{share:.1%}" for share in verdict.shares)
     what = f"{cell.counting:8} {cell.binding:9} {cell.workers:2} workers"
     calls = f"{verdict.outcomes['rate_limited']} x 429 of {verdict.outcomes.total():5} calls"

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import msgpack
 
@@ -28,9 +28,13 @@ class Joined:
 
 @dataclass(frozen=True)
 class Lead:
-    """It must publish a job; `leads` counts those of this flight."""
+    """It must publish a job; `leads` counts those of this flight.
+
+    `side` is the queue beside the common one that the job goes to; 0: to the common one.
+    """
 
     leads: int
+    side: int = 0
 
 
 @dataclass(frozen=True)
@@ -42,10 +46,25 @@ class Wait:
     limit: str
 
 
+_FAILS: Final = "|fails"
 Doubts = tuple[Mapping[str, Any], ...]
 """Calls of which nobody knows the end, by what their claimants have left to report them."""
 
 Admitted = Hit | Joined | Lead | Wait
+
+
+class Released(NamedTuple):
+    """A claim was given up.
+
+    Attributes:
+        ours: Whether it was still ours.
+        attempts: So far.
+        broke: Whether the circuit of what failed opened by that.
+    """
+
+    ours: bool
+    attempts: int
+    broke: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,6 +112,16 @@ class Spent:
 
 
 @dataclass(frozen=True)
+class Late:
+    """`limit` refuses a permit until then, and nobody waits for so long; the claim is for committing that."""
+
+    until: float
+    limit: str
+    started: float
+    doubts: Doubts
+
+
+@dataclass(frozen=True)
 class Later:
     """`limit` refuses a permit until then (epoch seconds); `waiters` are those who want to know."""
 
@@ -113,9 +142,11 @@ class Run:
     doubts: Doubts
     tried: tuple[str, ...] = ()
     """Keys of what was closed and is tried by this call."""
+    broken: tuple[str, ...] = ()
+    """Those of them that were closed because calls failed there."""
 
 
-Claimed = Expired | Done | Own | Busy | Spent | Later | Run
+Claimed = Expired | Done | Own | Busy | Spent | Late | Later | Run
 
 
 @dataclass(frozen=True)
@@ -179,8 +210,8 @@ def admitted(answer: list[bytes]) -> Admitted:
             return Hit(why.decode(), kept, payer.decode())  # type: ignore[arg-type]
         case [b"joined"]:
             return Joined()
-        case [b"lead", leads]:
-            return Lead(int(leads))
+        case [b"lead", leads, side]:
+            return Lead(int(leads), int(side))
         case [b"wait", until, booked, limit]:
             return Wait(float(until), booked == b"1", limit.decode())
         case _:
@@ -200,6 +231,8 @@ def claimed(answer: list[bytes]) -> Claimed:
             return Busy(float(until))
         case [b"spent", spends, started, doubts]:
             return Spent(int(spends), float(started), _doubts(doubts))
+        case [b"late", until, limit, started, doubts]:
+            return Late(float(until), limit.decode(), float(started), _doubts(doubts))
         case [b"later", until, limit, *waiters]:
             return Later(float(until), limit.decode(), _waiters(waiters))
         case [b"run", account, key, started, attempt, latest, doubts, *tried]:
@@ -210,7 +243,8 @@ def claimed(answer: list[bytes]) -> Claimed:
                 int(attempt),
                 float(latest),
                 _doubts(doubts),
-                tuple(key.decode() for key in tried),
+                tuple(key.decode().removesuffix(_FAILS) for key in tried),
+                tuple(key.decode().removesuffix(_FAILS) for key in tried if key.endswith(_FAILS.encode())),
             )
         case _:
             raise AssertionError(f"claim.lua answered {answer[:1]}")
@@ -223,7 +257,7 @@ def attended(answer: list[bytes]) -> Attended:
             return Idle(int(spends), float(park_s))
         case _:
             ended = claimed(answer)
-            assert not isinstance(ended, (Run, Later)), "nothing is granted to it"  # noqa: S101 - narrows
+            assert not isinstance(ended, (Run, Late, Later)), "nothing is granted to it"  # noqa: S101 - narrows
             return ended
 
 

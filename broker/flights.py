@@ -14,6 +14,7 @@ from broker.answers import (
     Cancelled,
     Claimed,
     Committed,
+    Released,
     Run,
     admitted,
     attended,
@@ -31,6 +32,8 @@ __all__ = ["Admission", "ClaimTerms", "Flights", "Result", "StateAway"]
 
 LEASE_S: Final = 15.0
 RENEW_EVERY_S: Final = 5.0
+_BROKEN_S: Final = 1.0
+"""How long a part of a provider is left alone when its circuit opens."""
 BACKOFF_S: Final = 25.0
 LONGEST_BACKOFF_S: Final = 500.0
 """How long a job that is out is a sign of life: as long as its flight had waited when it was led, within
@@ -80,6 +83,7 @@ class Flights:
             rank=terms.rank,
             shares=terms.shares,
             seat=terms.seat,
+            more=terms.more,
         )
         return claimed(answer)
 
@@ -168,6 +172,8 @@ class Flights:
             retry_at=result.retry_at,
             bill=dict(result.bill or {}),
             left=dict(result.left or {}),
+            parts=result.parts,
+            failed=_failed(result.failed),
         )
         return committed(answer)
 
@@ -182,7 +188,8 @@ class Flights:
         billed: bool = False,
         sent: bool = True,
         overloaded: bool = False,
-    ) -> tuple[bool, int]:
+        failed: str | None = None,
+    ) -> Released:
         """Gives the claim up after a retryable error.
 
         Args:
@@ -197,9 +204,8 @@ class Flights:
             billed: The provider may have charged; the spend stays counted.
             sent: False when nothing left this machine: the permits go back.
             overloaded: The provider had no room: fewer calls at once for a while, for every replica.
-
-        Returns:
-            Whether the claim was still ours, and the attempts so far.
+            failed: What closes the part of the provider that failed. After so many failures in a row, of all
+                replicas, it is closed: for a second, and for twice as long after each call that tried it.
         """
         answer = await self._scripts.run(
             "release",
@@ -211,8 +217,18 @@ class Flights:
             billed=billed,
             sent=sent,
             overloaded=overloaded,
+            failed=_failed(failed),
         )
-        return answer[0] == b"mine", int(answer[1])
+        return Released(answer[0] == b"mine", int(answer[1]), answer[2] == b"1")
+
+    async def are_closed(self, parts: Sequence[str]) -> list[bool]:
+        """Whether each part of a provider is closed at this instant, by the key that closes it."""
+        with asking():
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                pipeline.mget(parts)
+                pipeline.time()
+                untils, (seconds, _) = await pipeline.execute()
+        return [until is not None and float(until) > seconds for until in untils]
 
     async def settle(
         self, fingerprint: str, waiters: Sequence[Waiter], *, events: bytes = b"", keep_s: float = 0.0
@@ -234,6 +250,18 @@ class Flights:
         if not limits:
             return []
         return [float(left) for left in await self._scripts.run("left", "", limits=list(limits))]
+
+    async def in_line(self, queue: str, sides: int, now: float) -> list[int]:
+        """How many agents have something waiting in a queue of jobs, and in each of so many beside it.
+
+        `now` is Redis's instant: who is not served by his deadline waits no more.
+        """
+        places = [f"{self.prefix}line:{queue}|{side}" for side in range(sides + 1)]
+        with asking():
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                for place in places:
+                    pipeline.zcount(place, now, "+inf")
+                return [int(count) for count in await pipeline.execute()]
 
     async def are_queued(self, waiters: Sequence[tuple[str, Waiter]]) -> list[bool]:
         """Whether each still waits for its flight's job, which no worker has started and no tier holds."""
@@ -284,7 +312,14 @@ class Flights:
             "backoff_s": BACKOFF_S,
             "longest_backoff_s": LONGEST_BACKOFF_S,
             "limits": admission.limits,
+            "queue": admission.queue,
+            "agent": waiter.agent,
+            "earliest": admission.earliest or (),
         }
+
+
+def _failed(part: str | None) -> list[dict[str, Any]]:
+    return [{"key": part, "until_": 0.0, "grow_s": _BROKEN_S}] if part else []
 
 
 def _of(waiter: Waiter) -> dict[str, Any]:

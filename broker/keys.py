@@ -14,7 +14,7 @@ from topology.fleet import Account, Fleet, Provider
 
 State = Literal["open", "closed", "half open", "disabled"]
 
-_FOR_GOOD: Final = 32_503_680_000.0
+FOR_GOOD: Final = 32_503_680_000.0
 """The year 3000: what an operator has disabled is closed until then."""
 
 
@@ -79,7 +79,7 @@ class Keys:
 
     async def disable(self, provider: Provider, name: str) -> list[str]:
         """Closes what `name` means until `enable`; returns the keys that this is about."""
-        return await self._set(provider, name, _FOR_GOOD)
+        return await self._set(provider, name, FOR_GOOD)
 
     async def enable(self, provider: Provider, name: str) -> list[str]:
         """Opens what `name` means, whatever closed it."""
@@ -136,6 +136,6 @@ class Keys:
 def _state(instant: float | None, now: float) -> tuple[State, float | None]:
     if instant is None:
         return "open", None
-    if instant >= _FOR_GOOD:
+    if instant >= FOR_GOOD:
         return "disabled", None
     return ("closed", instant) if instant > now else ("half open", None)

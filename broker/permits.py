@@ -2,18 +2,18 @@
 
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from broker.controls import paused_key
 from broker.flights import ClaimTerms
+from topology.estimates import AnswerLengths, answer_bound, estimated_cost_usd, estimated_tokens
 from topology.fleet import Account, Fleet, Model, Provider
 from topology.limits import Limit, day_offset_s
-from topology.messages import Job, Request, Usage
+from topology.messages import Job, Usage
 from topology.names import Priority
 from topology.providers.outcomes import Said, Scope
-from topology.route import answer_bound, estimated_cost_usd, estimated_tokens
 
 _AT_ONCE: Final = 0.1
 """Of what is paced, this share may be used at once, and the rest as the window passes."""
@@ -36,9 +36,10 @@ class Permits:
     provider: Provider
     prefix: str
     worker: str
+    _answers: AnswerLengths = field(default_factory=AnswerLengths, init=False, compare=False)
 
-    def terms(self, job: Job, model: Model) -> ClaimTerms:
-        """The terms under which this job may be claimed."""
+    def terms(self, job: Job, model: Model, *, more: bool = False) -> ClaimTerms:
+        """The terms under which this job may be claimed; `more` wait for the same permits here."""
         costs, priority = self._costs(job, model), job.waiter.priority
         name = self.provider.name
         token = secrets.token_hex(12)
@@ -72,6 +73,7 @@ class Permits:
             rank=priority.rank,
             shares=tuple(getattr(self.fleet.priorities, priority.value) for priority in Priority),
             seat=f"{self.worker}:{model.lane}",
+            more=more,
         )
 
     def used_key(self) -> str:
@@ -89,7 +91,11 @@ class Permits:
 
     def closed_key(self, *scope: str) -> str:
         """What closes the provider, or a part of it: an account, a key's origin, a model of an account."""
-        return ":".join((f"{self.prefix}closed", self.provider.name, *scope))
+        return closed_key(self.prefix, self.provider.name, *scope)
+
+    def parts_of(self, account: str, model: Model) -> tuple[str, ...]:
+        """What would close parts of the provider that a call with this account has used."""
+        return self.closed_key(), self.closed_key(account), self.closed_key(account, model.id)
 
     def left_of(self, account: str, model: Model, said: Iterable[Said]) -> dict[str, float]:
         """What a provider's answer says is left of the limits that a claim took permits of, by their keys.
@@ -179,31 +185,38 @@ class Permits:
             pace |= {"keeps": True} if priority is Priority.HIGH else {"kept": shares.reserve_for_high}
         return pace
 
-    @staticmethod
-    def _costs(job: Job, model: Model) -> dict[str, float]:
+    def _costs(self, job: Job, model: Model) -> dict[str, float]:
+        unbounded = self._answers.expected(model.id)
         return {
             "requests": 1.0,
-            "tokens": float(sum(estimated_tokens(job.request))),
+            "tokens": float(sum(estimated_tokens(job.request, unbounded))),
             # A price that is not known cannot be held against a budget; the reports say so.
-            "usd": estimated_cost_usd(model, job.request) or 0.0,
+            "usd": estimated_cost_usd(model, job.request, unbounded) or 0.0,
         }
 
+    def billed(self, job: Job, usage: Usage, price_usd: float | None) -> dict[str, float]:
+        """What a call that ended well takes of its limits, by unit; a missing unit stays as it was reserved.
 
-def billed(request: Request, usage: Usage, price_usd: float | None) -> dict[str, float]:
-    """What a call that ended well takes of its limits, by unit; a missing unit stays as it was reserved.
+        Providers that count from a request's arrival count the prompt and the bound on the answer, whatever
+        is generated; where the request states no bound, what was generated is the best that is known, and
+        what the next one will be expected to hold is learned from it.
+        """
+        bill = {"requests": 1.0}
+        if usage.prompt_tokens is not None and usage.completion_tokens is not None:
+            bill["tokens"] = float(usage.prompt_tokens + usage.completion_tokens)
+            answer = answer_bound(job.request)
+            if answer is None:
+                answer = usage.completion_tokens
+                self._answers.learn(job.candidate.model, answer)
+            bill["reserved_tokens"] = float(usage.prompt_tokens + answer)
+        if price_usd is not None:
+            bill["usd"] = price_usd
+        return bill
 
-    Providers that count from a request's arrival count the prompt and the bound on the answer, whatever is
-    generated; where the request states no bound, what was generated is the best that is known.
-    """
-    bill = {"requests": 1.0}
-    if usage.prompt_tokens is not None and usage.completion_tokens is not None:
-        bill["tokens"] = float(usage.prompt_tokens + usage.completion_tokens)
-        bound = answer_bound(request)
-        answer = usage.completion_tokens if bound is None else bound
-        bill["reserved_tokens"] = float(usage.prompt_tokens + answer)
-    if price_usd is not None:
-        bill["usd"] = price_usd
-    return bill
+
+def closed_key(prefix: str, provider: str, *scope: str) -> str:
+    """What closes a provider, or a part of it."""
+    return ":".join((f"{prefix}closed", provider, *scope))
 
 
 def call_id(fingerprint: str, token: str) -> str:

@@ -62,7 +62,9 @@ async def retire(
         TopologyError: A broker cannot be reached, or does not take what goes onward.
     """
     wanted = {queue.name for queue in declaration.queues}
-    extra = [name for name in await _job_queues(amqp_url, management_url) if name not in wanted]
+    extra = [
+        name for name in await _job_queues(amqp_url, management_url) if names.common_queue(name) not in wanted
+    ]
     if not extra:
         return []
     try:

@@ -15,7 +15,7 @@ from broker.away import StateAway, asking
 
 _SCRIPTS: Final = ("admit", "claim", "restamp", "renew", "commit", "release", "settle", "cancel", "left")
 _PERMITS: Final = ("limits", "closed", "permits")
-_OF_CLAIM: Final = ("turns", "accounts")
+_OF_CLAIM: Final = ("lines", "turns", "accounts")
 _OF_PERMITS: Final = frozenset({"claim", "restamp", "commit", "release", "left"})
 _LOADS: Final = 3
 """How often they are loaded for one round trip in a Redis that forgets them again."""
@@ -121,6 +121,8 @@ def _source(name: str) -> str:
     parts = ["prelude", name]
     if name in _OF_PERMITS:
         parts[1:1] = _PERMITS
+    if name == "admit":
+        parts[-1:-1] = ["lines"]
     if name == "claim":
         parts[-1:-1] = _OF_CLAIM
     return "\n".join(folder.joinpath(f"{part}.lua").read_text("utf-8") for part in parts)

@@ -10,6 +10,7 @@ from aio_pika.abc import AbstractConnection, AbstractIncomingMessage, AbstractQu
 
 from broker.declaring import TopologyError
 from producer_sdk.transport import Outgoing, Published, Publisher
+from topology import names
 
 log = logging.getLogger("optimizer.sweeping")
 
@@ -31,6 +32,19 @@ async def depth(connection: AbstractConnection, queue: str) -> tuple[int, int] |
         return None
     await channel.close()
     return found.message_count or 0, found.consumer_count or 0
+
+
+async def with_sides(connection: AbstractConnection, queues: Sequence[str]) -> list[str]:
+    """These queues, each of jobs followed by all that stand beside it."""
+    found = []
+    for queue in queues:
+        found.append(queue)
+        for side in range(1, names.SIDES + 1 if names.is_jobs_queue(queue) else 1):
+            beside = names.side_queue(queue, side)
+            if await depth(connection, beside) is None:
+                break
+            found.append(beside)
+    return found
 
 
 async def sweep(

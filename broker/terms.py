@@ -16,6 +16,8 @@ class Admission:
         max_age_s: How old an answer may be, in seconds; 0 takes none.
         keep_s: For how long its own answer is fresh for others, in seconds.
         limits: Of the agent, then of the fleet, as `admit.lua` describes them.
+        queue: Where its job goes; the agents are counted who have something waiting there. '': in no line.
+        earliest: The instant at which a provider's limit lets it start, and that limit; None: at any time.
     """
 
     fingerprint: str
@@ -23,6 +25,8 @@ class Admission:
     max_age_s: float
     keep_s: float
     limits: tuple[Mapping[str, Any], ...] = ()
+    queue: str = ""
+    earliest: tuple[float, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,7 @@ class ClaimTerms:
         rank: The request's class, 0 the most urgent.
         shares: The classes' shares of a limit for which several wait, by rank.
         seat: Where requests of this class wait together: a lane at one worker.
+        more: Whether others wait there beside this one.
     """
 
     worker: str
@@ -57,6 +62,7 @@ class ClaimTerms:
     rank: int = 0
     shares: tuple[float, ...] = (1.0,)
     seat: str = ""
+    more: bool = False
 
     def limits_of(self, account: str) -> tuple[Mapping[str, Any], ...]:
         """All limits of which a claim that chose this account holds a permit."""
@@ -88,6 +94,8 @@ class Result:
         bill: Units really used, of `requests`, `tokens`, `reserved_tokens`, `usd`; a missing one stays as
             reserved.
         left: What the provider said is left of limits, by their keys.
+        parts: The keys that would close parts of the provider; a result shows that they are well.
+        failed: The key that closes the part that failed, where this is an error of the provider's.
     """
 
     outcome: Outcome
@@ -97,3 +105,5 @@ class Result:
     retry_at: float = 0.0
     bill: Mapping[str, float] | None = None
     left: Mapping[str, float] | None = None
+    parts: tuple[str, ...] = ()
+    failed: str | None = None

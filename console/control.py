@@ -7,7 +7,7 @@ from typing import Annotated, Final
 import typer
 
 from broker.controls import PauseMode
-from broker.sweeping import depth
+from broker.sweeping import depth, with_sides
 from console.commands import FLEET_FILE, broker_urls, errors_for_people, run, says
 from console.telling_workers import Line, fail, line_to_workers, named
 from producer_sdk.connecting import CONNECT_TIMEOUT_S, connected
@@ -122,7 +122,7 @@ class _Steering:
         running = sum(pool.get("running", 0) for pool in self._pools(line))
         waiting = sum(pool.get("waiting", 0) for pool in self._pools(line))
         async with connected(self._amqp_url, CONNECT_TIMEOUT_S) as connection:
-            for queue in self._queues(line):
+            for queue in await with_sides(connection, self._queues(line)):
                 found = await depth(connection, queue)
                 waiting += found[0] if found else 0
         return f"calls running {running}, jobs waiting {waiting}"

@@ -17,6 +17,7 @@ from redis.exceptions import RedisError
 
 from broker import declaring
 from broker.opening import open_redis
+from broker.sweeping import with_sides
 from console.commands import FLEET_FILE, run
 from console.watching import amqp_url_or_exit, one_line, quiet_logging, refuse
 from console.watching_tables import LivePool, LiveWorker, QueueDepth, Status, print_status
@@ -74,7 +75,7 @@ async def _ask_rabbitmq(
             missing = await declaring.missing(declaration(fleet or Fleet()), amqp_url)
             reports: list[Report] = [] if names.EVENTS in missing else await _listen(amqp_url)
             workers = tuple(sorted(map(_live_worker, reports), key=lambda worker: worker.id))
-            queues = await _measure(connection, _queue_names(workers, fleet))
+            queues = await _measure(connection, await with_sides(connection, _queue_names(workers, fleet)))
             recorded = await _measure(connection, [names.RECORDER_QUEUE])
     except AWAY as error:
         return (), (), [_unreachable("RabbitMQ", amqp_url, error)]

@@ -34,6 +34,7 @@ class _Shape(BaseModel):
     worker: str
     roles: list[str] = []
     providers: dict[str, _PoolShape] = {}
+    sides: dict[str, int] = {}
 
 
 class Roster:
@@ -70,6 +71,11 @@ class Roster:
     def pools(self, provider: str) -> list[str]:
         """The living workers that have a pool for this provider."""
         return [str(r["worker"]) for r in self.workers() if provider in (r.get("providers") or {})]
+
+    def is_broken(self, provider: str) -> bool:
+        """Whether one of its pools waits for the provider's circuit to close."""
+        pools = [(report.get("providers") or {}).get(provider) or {} for report in self.workers()]
+        return any("circuit" in (pool.get("closed") or {}).values() for pool in pools)
 
     def _on_delivery(self, delivery: Delivery) -> None:
         delivery.ack()

@@ -12,6 +12,7 @@ from tests.support.house import House
 from tests.support.waiting import until
 
 _WHOLE_DAY_S = 86_400
+_PATIENCE_S = 3 * 86400.0
 
 
 async def test_a_model_whose_quota_is_spent_holds_up_no_other_model(
@@ -24,7 +25,7 @@ async def test_a_model_whose_quota_is_spent_holds_up_no_other_model(
 
     async with house.workers(fleet), house.agent() as optimizer:
         waiting = [
-            asyncio.create_task(optimizer.chat(f"Scarce {n}", model="sim-scarce", timeout=60))
+            asyncio.create_task(optimizer.chat(f"Scarce {n}", model="sim-scarce", timeout=_PATIENCE_S))
             for n in range(60)
         ]
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
@@ -44,7 +45,7 @@ async def test_what_waits_for_a_quota_keeps_its_order(house: House, simulator: S
     async with house.workers(fleet), house.agent() as optimizer, house.events() as events:
         asked = []
         for n in range(8):
-            asked.append(asyncio.create_task(optimizer.chat(f"{n}", request_id=f"r{n}", timeout=60)))
+            asked.append(asyncio.create_task(optimizer.chat(f"{n}", request_id=f"r{n}", timeout=_PATIENCE_S)))
             await until(lambda n=n: sum(e.type == "optimizer.cache.miss" for e in events) > n)  # type: ignore[misc]
         await asyncio.gather(*asked)
 
@@ -74,7 +75,7 @@ async def test_accounts_are_used_to_the_last_request_and_never_beyond(
 
     roles = [["front"], *(["backend:all"] for _ in range(replicas))]
     async with house.workers(fleet, *roles), house.agent() as optimizer:
-        asked = [asyncio.create_task(optimizer.chat(f"Prompt {n}", timeout=90)) for n in range(60)]
+        asked = [asyncio.create_task(optimizer.chat(f"Prompt {n}", timeout=_PATIENCE_S)) for n in range(60)]
         await until(lambda: sum(task.done() for task in asked) == 40)
         assert {task.result().status for task in asked if task.done()} == {"ok"}
         for task in asked:
@@ -102,7 +103,9 @@ async def test_keys_of_one_account_share_its_quota(house: House, simulator: Simu
         asked = []
         for _ in range(2):  # everything restarted in between
             async with house.workers(fleet):
-                asked += [asyncio.create_task(optimizer.chat(f"Prompt {n}", timeout=60)) for n in range(10)]
+                asked += [
+                    asyncio.create_task(optimizer.chat(f"Prompt {n}", timeout=_PATIENCE_S)) for n in range(10)
+                ]
                 await until(lambda: len(simulator.ledger()) == 5)
         for task in asked:
             task.cancel()
@@ -128,8 +131,8 @@ async def test_what_another_program_uses_of_a_limit_is_heard_from_the_provider(
         for _ in range(12):
             answer = await other.post(f"{simulator.base_url}/chat/completions", json=body, headers=headers)
             assert answer.status_code == 200
-        await optimizer.chat("First", timeout=60)  # its answer tells
-        await asyncio.gather(*(optimizer.chat(f"Prompt {n}", timeout=60) for n in range(20)))
+        await optimizer.chat("First", timeout=_PATIENCE_S)  # its answer tells
+        await asyncio.gather(*(optimizer.chat(f"Prompt {n}", timeout=_PATIENCE_S) for n in range(20)))
 
     assert {call.outcome for call in simulator.ledger()} == {"ok"}
 
@@ -144,11 +147,11 @@ async def test_batch_uses_a_days_quota_as_the_day_passes_and_others_find_the_res
 
     async with house.workers(fleet), house.agent() as optimizer, house.events() as events:
         patient = [
-            asyncio.create_task(optimizer.chat(f"Patient {n}", priority="batch", timeout=60))
+            asyncio.create_task(optimizer.chat(f"Patient {n}", priority="batch", timeout=_PATIENCE_S))
             for n in range(10)
         ]
         await until(lambda: any(e.type == "optimizer.rate_limit" for e in events))
-        await asyncio.gather(*(optimizer.chat(f"Now {n}", timeout=60) for n in range(15)))
+        await asyncio.gather(*(optimizer.chat(f"Now {n}", timeout=_PATIENCE_S) for n in range(15)))
         for task in patient:
             task.cancel()
         ended = await asyncio.gather(*patient, return_exceptions=True)

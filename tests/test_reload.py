@@ -268,6 +268,7 @@ async def test_what_waits_for_a_provider_removed_while_all_was_stopped_is_answer
             replies = await asked
 
     assert applied.exit_code == 0, applied.output
-    assert f"{JOBS} is removed; jobs that went back to the entrance: 20" in applied.output
+    assert f"{JOBS} is removed; jobs that went back to the entrance: 8" in applied.output
+    assert f"{JOBS}.1 is removed; jobs that went back to the entrance: 12" in applied.output
     assert {reply.provider for reply in replies} == {"second"}
     assert len(second.ledger()) == 20

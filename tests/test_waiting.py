@@ -32,7 +32,7 @@ def limited(requests: int, window_s: float) -> str:
 def ask(
     agent: AsyncOptimizer, prompt: str, on_wait: Callable[[Waiting], object] | None
 ) -> "asyncio.Task[Reply]":
-    return asyncio.create_task(agent.chat(prompt, request_id=prompt, on_wait=on_wait, timeout=90))
+    return asyncio.create_task(agent.chat(prompt, request_id=prompt, on_wait=on_wait, timeout=7200))
 
 
 async def call_off(agent: AsyncOptimizer, asked: "asyncio.Task[Reply]", id_: str) -> None:
@@ -51,7 +51,7 @@ async def test_the_agents_rate_is_named_with_the_instant_at_which_it_grants(
     told: Told = []
 
     async with house.workers(fleet), house.agent() as agent, house.events("optimizer.rate_limit") as seen:
-        await agent.chat("first", timeout=90)
+        await agent.chat("first", timeout=7200)
         asked = ask(agent, "second", told.append)
         await until(lambda: bool(told))
         await until(lambda: bool(seen))
@@ -100,7 +100,7 @@ async def test_a_limit_that_closes_a_lane_for_long_is_named_to_those_who_come_la
     later: Told = []
 
     async with house.workers(fleet), house.agent() as agent:
-        await agent.chat("first", timeout=90)
+        await agent.chat("first", timeout=7200)
         second = ask(agent, "second", told.append)
         await until(lambda: bool(told))
         await until(lambda: asks_until_told(agent, later))
@@ -214,7 +214,7 @@ async def test_a_callback_that_fails_does_no_harm(house: House, simulator: Simul
         raise RuntimeError("the caller's own fault")
 
     async with house.workers(fleet), house.agent() as agent:
-        await agent.chat("first", timeout=90)
+        await agent.chat("first", timeout=7200)
         reply = await ask(agent, "second", fails)
 
     assert told
@@ -227,7 +227,7 @@ async def test_whoever_did_not_ask_gets_the_reply_and_nothing_else(
     fleet = house.simulated(simulator.base_url, provider=limited(1, 2.0))
 
     async with house.workers(fleet), line_to(house) as line, house.agent() as agent:
-        await agent.chat("first", timeout=90)
+        await agent.chat("first", timeout=7200)
         await line.say(request())  # its reader takes nothing but replies
         await until(lambda: bool(line.replies))
 

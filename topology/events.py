@@ -25,5 +25,7 @@ class EventType(StrEnum):
     DEAD = "optimizer.dead"
     KEY_DISABLED = "optimizer.key.disabled"
     KEY_RESTORED = "optimizer.key.restored"
+    CIRCUIT_OPENED = "optimizer.circuit.opened"
+    CIRCUIT_CLOSED = "optimizer.circuit.closed"
     REQUEST_COMPLETED = "optimizer.request.completed"
     WORKER_HEALTH = "optimizer.worker.health"

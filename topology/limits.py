@@ -20,6 +20,7 @@ _WINDOWS_S: Final = {
 _LEAST_SLACK_S: Final = 0.2
 _MOST_SLACK_S: Final = 1.0
 _SLACK: Final = 0.01
+_SLACK_OF_A_BURST: Final = 0.5
 _LONG_WINDOW_S: Final = 3600.0
 _BORDER_S: Final = 5.0
 _SHORT_FORM: Final = re.compile(r"(requests|tokens|usd)_per_(second|minute|hour|day|month)")
@@ -84,9 +85,14 @@ class Limit(BaseModel):
 
         A hundredth of the window, between 0.2 s and 1 s, since the limit cannot be used up by more than that.
         Near the end of an hour or a longer fixed window 5 s: clocks differ, and hardly any permit is lost.
+        A bucket may be taken for full for so long that half of what it holds would have flowed in meanwhile,
+        up to 1 s: once it has been emptied, nothing is lost by that.
         """
         if self.is_long:
             return _BORDER_S
+        if self.counting == "bucket":
+            fills_in_s = (self.burst or self.amount) / self.amount * self.window_s
+            return min(_MOST_SLACK_S, max(_LEAST_SLACK_S, _SLACK_OF_A_BURST * fills_in_s))
         return min(_MOST_SLACK_S, max(_LEAST_SLACK_S, _SLACK * self.window_s))
 
     @property

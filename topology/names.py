@@ -116,6 +116,21 @@ def jobs_queue(provider: str, lane: str, priority: Priority) -> str:
     return f"jobs.{provider}.{lane}.{priority}"
 
 
+SIDES: Final = 8
+"""How many queues may stand beside each, for agents with a lot waiting; `lines.lua` knows it, too."""
+
+
+def side_queue(queue: str, side: int) -> str:
+    """One of the queues beside a queue of jobs; `side` counts from 1."""
+    return f"{queue}.{side}"
+
+
+def common_queue(queue: str) -> str:
+    """The queue of jobs that this one is beside of, or is."""
+    common, _, side = queue.rpartition(".")
+    return common if side.isdigit() else queue
+
+
 def is_jobs_queue(queue: str) -> bool:
     """Whether a queue of this name is, or was, some pool's."""
     return queue.startswith("jobs.")

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from topology.errors import ErrorType, Refused
+from topology.estimates import estimated_cost_usd
 from topology.fleet import Fleet, Model, Provider
 from topology.messages import Candidate, Request
 
@@ -80,37 +81,3 @@ def _why_none(fleet: Fleet, request: Request) -> str:
     if any(True for _ in _offers(fleet, request.model)):
         return f"constraints: no model among those for {request.model!r} meets them all; there are {examples}"
     return f"model: {request.model!r} is offered by no enabled provider; there are {examples}"
-
-
-DEFAULT_OUTPUT_TOKENS: Final = 1024
-"""What an answer is taken to hold when the request does not bound it."""
-
-
-def estimated_tokens(request: Request) -> tuple[int, int]:
-    """Prompt and answer tokens to expect: four bytes of text to a token, and the bound on the answer."""
-    params = request.params
-    text = sum(len(repr(v)) for k, v in params.items() if k in {"messages", "input", "tools"})
-    bound = answer_bound(request)
-    return max(1, text // 4), DEFAULT_OUTPUT_TOKENS if bound is None else bound
-
-
-def answer_bound(request: Request) -> int | None:
-    """The most tokens that the answer may hold, as the request says; None: it does not say."""
-    if request.operation == "embeddings":
-        return 0
-    bound = request.params.get("max_completion_tokens") or request.params.get("max_tokens")
-    return bound if isinstance(bound, int) and bound > 0 else None
-
-
-def estimated_cost_usd(model: Model, request: Request) -> float | None:
-    """The price of the call if it uses what `estimated_tokens` says; None when the price is unknown."""
-    prompt_tokens, answer_tokens = estimated_tokens(request)
-    return cost_usd(model, prompt_tokens, answer_tokens)
-
-
-def cost_usd(model: Model, prompt_tokens: int | None, completion_tokens: int | None) -> float | None:
-    """What the provider charges for these tokens; None when price or tokens are unknown."""
-    prices = (model.input_usd_per_mtok, model.output_usd_per_mtok)
-    if prices[0] is None or prices[1] is None or prompt_tokens is None or completion_tokens is None:
-        return None
-    return (prices[0] * prompt_tokens + prices[1] * completion_tokens) / 1e6

@@ -4,8 +4,11 @@ import asyncio
 import logging
 import math
 from collections.abc import Mapping
+from contextlib import suppress
+from itertools import count
 from typing import Any, Final
 
+from broker.flights import StateAway
 from topology.events import EventType
 from topology.fleet import Provider
 from topology.names import Priority
@@ -13,7 +16,7 @@ from topology.turns import WeightedTurns
 from workers.calling import ProviderClient
 from workers.emptying import Emptying
 from workers.execution import Execution
-from workers.line import Held, Line
+from workers.line import Attempt, Line
 from workers.moving import GoOn, LaterPlease
 from workers.notices import TELL_EVERY_S, in_words
 from workers.worker import Worker
@@ -21,6 +24,9 @@ from workers.worker import Worker
 log = logging.getLogger("optimizer.backend")
 
 DRAIN_GRACE_S: Final = 10.0
+_COUNT_EVERY_S: Final = 0.2
+_LOOK_BESIDE_S: Final = 30
+"""How often a pool looks for queues that nobody is left to tell it of."""
 _WORTH_TELLING_S: Final = 0.5
 """Waits for a call in flight to end are shorter, and nobody's concern."""
 
@@ -38,7 +44,7 @@ class Pool:
         self._stirred = asyncio.Event()
         self._execution = Execution(worker, provider, client)
         self._lines = [
-            Line(provider.name, lane, priority, worker.subscriber, self._stirred.set)
+            Line(provider.name, lane, priority, worker.subscriber, self._stirred.set, worker.sides)
             for lane in provider.lanes
             for priority in Priority
         ]
@@ -53,6 +59,7 @@ class Pool:
         worker.on_roster.append(self._stirred.set)
         worker.on_control.append(self._stirred.set)
         worker.on_opened.append(self._look_again)
+        worker.sides.on_more.append(self._stirred.set)
         worker.reports.append(self._report)
 
     async def start(self) -> None:
@@ -63,6 +70,7 @@ class Pool:
         """Starts jobs as slots and lines allow, and tells who asks why they wait, until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._each_second(), name=f"notices {self._provider.name}")
+            group.create_task(self._count_agents(), name=f"agents of {self._provider.name}")
             await self._start_jobs()
 
     async def _start_jobs(self) -> None:
@@ -71,7 +79,7 @@ class Pool:
             self._stirred.clear()
             await self._share_out()
             while len(self._tasks) < self._slots and (chosen := self._next()):
-                task = asyncio.create_task(self._carry_out(*chosen), name=f"job {self._provider.name}")
+                task = asyncio.create_task(self._carry_out(chosen), name=f"job {self._provider.name}")
                 self._tasks.add(task)
                 task.add_done_callback(self._ended)
 
@@ -100,6 +108,7 @@ class Pool:
             (self._worker.on_roster, self._stirred.set),
             (self._worker.on_control, self._stirred.set),
             (self._worker.on_opened, self._look_again),
+            (self._worker.sides.on_more, self._stirred.set),
         ):
             callbacks.remove(own)
         self._worker.reports.remove(self._report)
@@ -129,7 +138,7 @@ class Pool:
         else:
             await self._emptying.end()
 
-    def _next(self) -> tuple[Line, Held] | None:
+    def _next(self) -> Attempt | None:
         priority = self._turns.next({line.priority for line in self._lines if line.is_ready})
         if priority is None:
             return None
@@ -137,23 +146,25 @@ class Pool:
             line = self._lines[self._next_line % len(self._lines)]
             self._next_line += 1
             if line.priority is priority and line.is_ready:
-                return line, line.take()
+                return line.take()
 
-    async def _carry_out(self, line: Line, held: Held) -> None:
+    async def _carry_out(self, attempt: Attempt) -> None:
+        line, held = attempt.line, attempt.held
         try:
-            executed = await self._execution.execute(held.delivery)
+            executed = await self._execution.execute(attempt)
         except Exception:  # a fault of ours; one job must not stop the pool, nor be lost
             log.exception("a job failed unexpectedly", extra={"provider": self._provider.name})
             await self._execution.set_aside(held.delivery)
             executed = GoOn()
+        finally:
+            attempt.decided()
         match executed:
             case GoOn():
-                line.end()
+                pass
             case LaterPlease() if self._draining:
-                line.end()
                 held.delivery.give_back()
             case LaterPlease(seconds=seconds, limit=limit):
-                line.put_back(held)
+                line.put_back(attempt)
                 if line.closed_for is None and seconds > _WORTH_TELLING_S:
                     self._worker.events.emit(
                         EventType.RATE_LIMIT,
@@ -169,11 +180,23 @@ class Pool:
                     self._tell_askers(line)
 
     async def _each_second(self) -> None:
-        while True:
-            await asyncio.sleep(TELL_EVERY_S)
+        sides = self._worker.sides
+        for second in count():
+            if second % _LOOK_BESIDE_S == 0:
+                for line in self._lines:
+                    await sides.look(line.queue)
+            sides.hear()
             for line in self._lines:
                 line.measure()
                 self._tell_askers(line)
+            await asyncio.sleep(TELL_EVERY_S)
+
+    async def _count_agents(self) -> None:
+        while True:
+            for line in self._lines:
+                with suppress(StateAway):
+                    await line.count(self._worker.flights, self._worker.clock.now())
+            await asyncio.sleep(_COUNT_EVERY_S)
 
     def _tell_askers(self, line: Line) -> None:
         """Those in hand, whom a closed line or the pool's calls in flight keep waiting."""

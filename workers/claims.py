@@ -58,7 +58,7 @@ class Claims:
             )
         )
         if not isinstance(committed, Living):
-            for part in call.run.tried:
+            for part in call.run.tried if result.failed is None else ():
                 self._tell_restored(call, part)
         return committed
 
@@ -68,18 +68,19 @@ class Claims:
         what = whose.removeprefix(f":{account}").removeprefix(":")
         scope = Scope.KEY if what else Scope.ACCOUNT if whose else Scope.PROVIDER
         self._worker.events.emit(
-            EventType.KEY_RESTORED,
+            EventType.CIRCUIT_CLOSED if part in call.run.broken else EventType.KEY_RESTORED,
             provider=provider,
             account=account if whose else None,
             scope=(Scope.MODEL if what == model else scope).value,
             key=what if what and what != model else None,
         )
 
-    async def release(self, call: Call, **terms: Any) -> None:
-        """Gives the claim up; `terms` as for `Flights.release`."""
-        await self.until_decided(
+    async def release(self, call: Call, **terms: Any) -> bool:
+        """Gives the claim up; `terms` as for `Flights.release`. Whether the circuit of what failed opened."""
+        released = await self.until_decided(
             lambda: self._worker.flights.release(call.job.fingerprint, call.terms.token, **terms)
         )
+        return released.broke
 
     async def until_decided(self, ask: Callable[[], Awaitable[T]]) -> T:
         """Asks again and again while Redis is away."""

@@ -8,7 +8,7 @@ from typing import Final
 from aio_pika.abc import AbstractConnection
 
 from broker.declaring import TopologyError
-from broker.sweeping import depth, sweep
+from broker.sweeping import depth, sweep, with_sides
 from producer_sdk.connecting import AWAY, CONNECT_TIMEOUT_S, connected
 from producer_sdk.transport import Outgoing
 from topology import names
@@ -64,7 +64,8 @@ class Emptying:
             try:
                 async with connected(self._worker.subscriber.url, CONNECT_TIMEOUT_S) as connection:
                     while True:
-                        passed = [await self._pass_over(connection, queue) for queue in self._queues]
+                        queues = await with_sides(connection, self._queues)
+                        passed = [await self._pass_over(connection, queue) for queue in queues]
                         self.done = all(passed)
                         await asyncio.sleep(_LOOK_EVERY_S)
             except (*AWAY, TopologyError) as error:
@@ -106,5 +107,5 @@ class Emptying:
             return kept(queue, body, refused.message)
         moved = self._moving.elsewhere(job)
         if moved is None:
-            return Outgoing(names.JOBS, queue, body, correlation_id=job.waiter.id)
+            return Outgoing(names.JOBS, queue, body, correlation_id=job.waiter.id, app_id=job.waiter.agent)
         return self._moving.handed_on(job, moved, "drained")

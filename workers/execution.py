@@ -15,6 +15,7 @@ from broker.answers import (
     Busy,
     Done,
     Expired,
+    Late,
     Later,
     Living,
     Own,
@@ -24,18 +25,19 @@ from broker.answers import (
     Stored,
 )
 from broker.flights import RENEW_EVERY_S, ClaimTerms, Result, StateAway
-from broker.permits import Permits, billed
+from broker.permits import Permits
 from producer_sdk.transport import Delivery
 from topology import names
 from topology.errors import ErrorType, Refused
+from topology.estimates import cost_usd
 from topology.events import EventType
 from topology.fleet import Provider
 from topology.messages import ErrorReport, Job, Outcome
 from topology.providers.outcomes import Completion, Failure
-from topology.route import cost_usd
 from workers.calling import ProviderClient
 from workers.claims import Call, Claims
 from workers.failing import AfterFailure
+from workers.line import Attempt
 from workers.moving import AGAIN_S, Executed, GoOn, LaterPlease, Moving
 from workers.notices import in_words
 from workers.telling import Telling
@@ -76,8 +78,9 @@ class Execution:
         )
         self._underway = worker.underway
 
-    async def execute(self, delivery: Delivery) -> Executed:
+    async def execute(self, attempt: Attempt) -> Executed:
         """Executes one delivered job."""
+        delivery = attempt.held.delivery
         if delivery.exchange != names.JOBS:  # all that goes round inside comes back through it
             return await self._moving.keep(delivery, f"exchange: jobs are believed from {names.JOBS} alone")
         try:
@@ -91,7 +94,7 @@ class Execution:
             return LaterPlease(AGAIN_S, "Redis")
         if not self._worker.publisher.is_up:  # the call could not be entered in the books
             return LaterPlease(AGAIN_S, "RabbitMQ")
-        terms = self._permits.terms(job, model)
+        terms = self._permits.terms(job, model, more=attempt.line.waiting > 0)
         asked_at = asyncio.get_running_loop().time()
         self._underway.claiming[job.fingerprint] += 1
         try:
@@ -102,8 +105,10 @@ class Execution:
             return LaterPlease(AGAIN_S, "Redis")
         finally:
             self._underway.claiming -= Counter({job.fingerprint: 1})
+            attempt.decided()
         if isinstance(claimed, Run):
-            return await self._run(delivery, Call(job, model, terms, claimed, asked_at))
+            with attempt.calling():
+                return await self._run(delivery, Call(job, model, terms, claimed, asked_at))
         return await self._follow(delivery, job, terms, claimed)
 
     async def _follow(
@@ -111,7 +116,7 @@ class Execution:
         delivery: Delivery,
         job: Job,
         terms: ClaimTerms,
-        claimed: Busy | Done | Expired | Later | Own | Spent,
+        claimed: Busy | Done | Expired | Late | Later | Own | Spent,
     ) -> Executed:
         match claimed:
             case Done():
@@ -120,16 +125,34 @@ class Execution:
                 return await self._wait_for_own(delivery, job, token)
             case Busy(until=until):
                 return await self._moving.park(delivery, job, until - self._worker.clock.now())
-            case Later(until=until, limit=limit):
-                why = in_words(limit, self._provider.name)
-                for waiter in claimed.waiters:
-                    if waiter.key != job.waiter.key:  # who is told with its place in the line
-                        self._worker.notices.tell(waiter, why, until)
-                return LaterPlease(max(0.0, until - self._worker.clock.now()), limit)
+            case Later():
+                return await self._later(delivery, job, claimed)
+            case Late():
+                return await self._too_late(delivery, job, terms, claimed)
             case Spent():
                 return await self._telling.tell_spent(delivery, job, terms.token, claimed)
             case Expired():
                 return await self._telling.tell_expired(delivery, job, claimed)
+
+    async def _later(self, delivery: Delivery, job: Job, later: Later) -> Executed:
+        if later.limit == "circuit" and (moved := await self._moving.around(job)) is not None:
+            return await self._moving.send_on(delivery, moved)
+        why = in_words(later.limit, self._provider.name)
+        for waiter in later.waiters:
+            if waiter.key != job.waiter.key:  # who is told with its place in the line
+                self._worker.notices.tell(waiter, why, later.until)
+        return LaterPlease(max(0.0, later.until - self._worker.clock.now()), later.limit)
+
+    async def _too_late(self, delivery: Delivery, job: Job, terms: ClaimTerms, late: Late) -> Executed:
+        """Waiting cannot help here. Perhaps the next of its route can; else its waiters are told at once."""
+        moved = self._moving.onward(job)
+        if moved is None:
+            return await self._telling.tell_late(delivery, job, terms.token, late)
+        await self._telling.enter_doubtful(job, *late.doubts)
+        await self._claims.until_decided(
+            lambda: self._worker.flights.release(job.fingerprint, terms.token, sent=True)
+        )
+        return await self._moving.send_on(delivery, self._moving.handed_on(job, moved, late.limit))
 
     async def _run(self, delivery: Delivery, call: Call) -> Executed:
         job = call.job
@@ -247,7 +270,7 @@ class Execution:
             provider_s=seconds,
             attempts=call.run.attempt,
         )
-        bill = billed(job.request, usage, price)
+        bill = self._permits.billed(job, usage, price)
         event = self._worker.events.event(
             EventType.CALL_COMPLETED,
             id=call.id,
@@ -260,7 +283,8 @@ class Execution:
         ).to_bytes()
         _, keep_s = self._worker.fleet.cache.freshness(job.request)
         left = self._permits.left_of(call.run.account, call.model, completion.limits)
-        result = Result(outcome, event, keep_s=keep_s, bill=bill, left=left)
+        parts = self._permits.parts_of(call.run.account, call.model)
+        result = Result(outcome, event, keep_s=keep_s, bill=bill, left=left, parts=parts)
         try:
             stored = await self._claims.commit(call, result)
         except Refused as refused:  # paid for, and as large if it were bought again

@@ -1,5 +1,6 @@
 """What follows from a call that failed: wait, go elsewhere, try again, or tell the caller."""
 
+from dataclasses import replace
 from typing import Final
 
 from broker.answers import Living, Stale, Stored
@@ -24,6 +25,8 @@ _KEY_REFUSED_S: Final = 300.0
 _SHORTEST_WAIT_S: Final = 0.2
 """A provider that refuses and says "at once" is still not asked in a hot loop."""
 _OF_THE_MODEL: Final = frozenset({ErrorType.NO_MODEL_AVAILABLE, ErrorType.CONTEXT_TOO_LONG})
+_OF_ALL: Final = frozenset({Scope.PROVIDER, Scope.ADDRESS})
+_OF_MODELS: Final = frozenset({Scope.MODEL, Scope.REQUEST})
 _BACKOFF: Final = (RetryTier.ONE_SECOND, RetryTier.FIVE_SECONDS, RetryTier.HALF_A_MINUTE)
 
 
@@ -159,29 +162,19 @@ class AfterFailure:
         """The route's next candidate at once; after a whole round, a pause that grows."""
         job, attempt = call.job, call.run.attempt
         if attempt % len(job.route):
-            await self._claims.release(
-                call,
-                billed=failure.may_be_billed,
-                sent=_was_sent(failure),
-                overloaded=_was_sent(failure),
-            )
+            await self._give_up(call, failure)
             return await self._moving.hand_on(delivery, job, failure.kind.value)
         tier = _BACKOFF[min(attempt // len(job.route), len(_BACKOFF)) - 1]
         back_at = self._worker.clock.now() + tier.delay_s
-        ended = await self._claims.commit(call, self._error_result(call, failure, retry_at=back_at))
+        result = self._error_result(call, failure, retry_at=back_at)
+        ended = await self._claims.commit(call, replace(result, failed=self._part(call, failure.scope)))
         match ended:
             case Stored():
                 return await self._telling.tell(delivery, job, ended)
             case Stale():
                 return await self._moving.park(delivery, call.job, 0.0)
             case Living():
-                await self._claims.release(
-                    call,
-                    billed=failure.may_be_billed,
-                    sent=_was_sent(failure),
-                    overloaded=_was_sent(failure),
-                    parked_until=back_at,
-                )
+                await self._give_up(call, failure, back_at)
                 self._telling.tell_of(
                     EventType.RETRY, job, provider=self._provider.name, attempt=attempt,
                     wait_s=tier.delay_s, code=failure.code,
@@ -191,6 +184,27 @@ class AfterFailure:
                 return await self._moving.send_on(
                     delivery, self._moving.to_tier(tier, self._moving.next_of(job))
                 )
+
+    async def _give_up(self, call: Call, failure: Failure, parked_until: float = 0.0) -> None:
+        """Ends the claim; failures in a row open the circuit of the part that failed."""
+        broke = await self._claims.release(
+            call,
+            billed=failure.may_be_billed,
+            sent=_was_sent(failure),
+            overloaded=_was_sent(failure),
+            parked_until=parked_until,
+            failed=self._part(call, failure.scope),
+        )
+        if broke:
+            self._worker.events.emit(
+                EventType.CIRCUIT_OPENED,
+                provider=self._provider.name,
+                account=None if failure.scope in _OF_ALL else call.run.account,
+                model=call.model.id if failure.scope in _OF_MODELS else None,
+                scope=failure.scope.value,
+                kind=failure.kind.value,
+                code=failure.code,
+            )
 
     async def _end_in_error(
         self, delivery: Delivery, call: Call, failure: Failure, *, shared_s: float = 0.0

@@ -34,7 +34,17 @@ from workers.keeping import kept
 from workers.moving import AGAIN_S, Moving
 from workers.obstacles import Lookout
 from workers.reading import Readable, Reader, Unfit
-from workers.replies import AWAY_S, Answer, Reached, Replies, error_outcome, job_message, parked, report_of
+from workers.replies import (
+    AWAY_S,
+    Answer,
+    Reached,
+    Replies,
+    error_outcome,
+    job_message,
+    parked,
+    passes_too_late,
+    report_of,
+)
 from workers.worker import Worker
 
 log = logging.getLogger("optimizer.front")
@@ -49,7 +59,8 @@ _BATCH_BYTES: Final = 4 * 1024 * 1024
 class _Plan:
     """What becomes of a delivery: messages to publish, an answer to give, then the acknowledgement.
 
-    `again` brings the request back later, should the answer's queue be away.
+    `again` brings the request back later, should the answer's queue be away. What is published goes to this
+    `side` of its queue.
     """
 
     delivery: Delivery
@@ -57,6 +68,7 @@ class _Plan:
     answer: Answer | None = None
     settle: tuple[str, Waiter] | None = None
     again: Outgoing | None = None
+    side: int = 0
 
 
 class Front:
@@ -198,11 +210,13 @@ class Front:
                 self._tell(EventType.DEDUPE_JOINED, read)
                 self._watch(read)
                 return plan
-            case Lead(leads=leads):
+            case Lead(leads=leads, side=side):
                 if leads == 1:
                     self._tell(EventType.CACHE_MISS, read)
                 self._watch(read)
-                return replace(plan, publish=job_message(self._fleet, self._job(read)))
+                message = job_message(self._fleet, self._job(read))
+                is_its_line = message.routing_key == read.admission.queue
+                return replace(plan, publish=message, side=side if is_its_line else 0)
             case Wait() as wait:
                 self._tell(EventType.RATE_LIMIT, read, limit=wait.limit, until=wait.until)
                 return self._wait(plan, read, wait)
@@ -210,13 +224,7 @@ class Front:
     def _wait(self, plan: _Plan, read: Readable, wait: Wait) -> _Plan:
         now = self._worker.clock.now()
         if not wait.booked:
-            outcome = error_outcome(
-                ErrorType.RATE_LIMITED,
-                f"the {wait.limit} lets this request pass in {wait.until - now:.0f} s, after its deadline",
-                retryable=True,
-                retry_after_s=wait.until - now,
-            )
-            answer = Answer(read.waiter, outcome, None)
+            answer = Answer(read.waiter, passes_too_late(wait.limit, wait.until, now), None)
             return replace(plan, answer=answer, settle=(read.admission.fingerprint, read.waiter))
         self._worker.notices.tell(read.waiter, wait.limit, wait.until)
         return replace(plan, publish=_parked(read, min(wait.until, read.waiter.deadline) - now))
@@ -230,7 +238,7 @@ class Front:
             fingerprint=read.admission.fingerprint,
             request=read.request,
             waiter=read.waiter,
-            route=self._reader.live_first(read.route),
+            route=self._reader.live_first(read.route, read.waiter.priority),
         )
 
     def _refuse(self, unfit: Unfit) -> _Plan:
@@ -257,12 +265,18 @@ class Front:
         await self._worker.publisher.wait_until_up()
         for plan in plans:
             if plan.publish is not None:
-                self._own(self._moving.send_on(plan.delivery, plan.publish))
+                self._own(self._publish(plan.delivery, plan.publish, plan.side))
             elif plan.answer is not None:
                 self._unanswered += 1
                 self._replies.tell(plan.answer, partial(self._answered, plan))
             else:
                 plan.delivery.ack()
+
+    async def _publish(self, delivery: Delivery, message: Outgoing, side: int) -> None:
+        if side:
+            queue = await self._worker.sides.stand(message.routing_key, side)
+            message = replace(message, routing_key=queue)
+        await self._moving.send_on(delivery, message)
 
     def _answered(self, plan: _Plan, reached: Reached) -> None:
         self._unanswered -= 1

@@ -8,7 +8,7 @@ from typing import Final
 from aio_pika.abc import AbstractConnection
 
 from broker.declaring import TopologyError
-from broker.sweeping import depth, sweep
+from broker.sweeping import depth, sweep, with_sides
 from producer_sdk.connecting import AWAY, CONNECT_TIMEOUT_S, connected
 from topology import names
 from topology.fleet import Provider
@@ -66,10 +66,12 @@ class Leftovers:
         known = {q for provider in self._worker.fleet.providers.values() for q in queues_of(provider)}
         if queue in known or await depth(connection, queue) is None:
             return False
-        onward = onward_from(queue, self._worker.flights)
-        passed = await sweep(connection, self._worker.publisher, queue, onward)
-        if passed:
-            log.info("sent back to the entrance", extra={"queue": queue, "jobs": passed})
+        for one in await with_sides(connection, [queue]):
+            passed = await sweep(
+                connection, self._worker.publisher, one, onward_from(one, self._worker.flights)
+            )
+            if passed:
+                log.info("sent back to the entrance", extra={"queue": one, "jobs": passed})
         return True
 
 

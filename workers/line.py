@@ -3,25 +3,32 @@
 import asyncio
 import math
 from bisect import insort
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Final
 
+from broker.flights import Flights
 from producer_sdk.transport import Delivery, Subscriber, Subscription
 from topology import names
 from topology.messages import Waiter
 from topology.names import Priority
+from topology.turns import FairTurns
 from workers.notices import asker_of
+from workers.sides import Sides
 
 LONG_WAIT_S: Final = 60.0
 """A line that is closed for longer hands its deliveries back: a message held too long is taken away."""
 
 _SIZED_EVERY: Final = 10
-_SAMPLES: Final = 30
+_FADES: Final = 0.99
+"""In a second; so what was in flight a minute ago, when the last window opened, counts for half and more."""
 _WORTH_IT: Final = 0.25
 """A change of the prefetch is a new consumer: only for that much more or less."""
 _AT_LEAST: Final = 2
+_ASKING_AT_ONCE: Final = 4
+"""Where one is refused, so are those behind it: not all that is in hand asks for each permit."""
 
 _order = count()
 
@@ -32,14 +39,16 @@ class Held:
 
     order: int
     delivery: Delivery = field(compare=False)
+    agent: str = field(compare=False)
     asker: Waiter | None = field(default=None, compare=False)
 
 
 class Line:
-    """Consumes one queue of a lane, and closes while a claim of it is refused.
+    """Consumes a queue of a lane, with those beside it, and closes while a claim of it is refused.
 
-    Each priority has a line of its own, so that what waits for a turn, for the pace of a day or for a large
-    permit holds up nobody else.
+    Agents take turns, whatever each has waiting: each queue gets a share for every agent that waits there,
+    and of what it holds ready each agent gets the same. Each priority has a line of its own, so that what
+    waits for a turn, for the pace of a day or for a large permit holds up nobody else.
 
     Args:
         provider: Whose line it is.
@@ -47,6 +56,7 @@ class Line:
         priority: Of all that is in it.
         subscriber: The connection to consume on.
         stirred: Called when a delivery has come or the line is open again.
+        sides: The queues beside.
     """
 
     def __init__(
@@ -56,6 +66,7 @@ class Line:
         priority: Priority,
         subscriber: Subscriber,
         stirred: Callable[[], None],
+        sides: Sides,
     ) -> None:
         self.lane = lane
         self.priority = priority
@@ -65,15 +76,20 @@ class Line:
         self.opens_at = 0.0
         self._subscriber = subscriber
         self._stirred = stirred
+        self._sides = sides
+        self._queues = FairTurns[str]()
+        self._agents = FairTurns[str]()
+        self._shares: dict[str, int] = {}
         self._held: list[Held] = []
-        self._subscription: Subscription | None = None
+        self._subscriptions: dict[str, Subscription] = {}
         self._prefetch = 0
         self._reopening: asyncio.Task[None] | None = None
         self._changing = asyncio.Lock()
         self._resting = False
         self._holds_nothing = False
-        self._in_flight = 0
-        self._usually_in_flight = 0.0
+        self._asking = 0
+        self._calls = 0
+        self._most_calls = 0.0
         self._seconds = 0
         self._closed_at = -math.inf
         self._needs: int | None = None
@@ -81,29 +97,40 @@ class Line:
     async def consume(self, share: int) -> None:
         """Consumes with a prefetch of this share at most; with another one than before, anew.
 
-        A closed line: once it opens.
+        A closed line: once it opens. Where there are several queues, each has something ready while as much
+        of it is in flight as may be: else turns would go to whoever has.
         """
+        if self._sides.are_beside(self.queue):
+            share = 2 * share + _AT_LEAST
         async with self._changing:
             self._resting = False
             if self.closed_for is None:
                 self._holds_nothing = False
                 await self._consume(share if self._needs is None else min(share, self._needs))
 
+    async def count(self, flights: Flights, now: float) -> None:
+        """Counts the agents that wait for each queue, where there are several."""
+        queues = [self.queue, *self._sides.beside(self.queue)]
+        if len(queues) > 1:
+            counts = await flights.in_line(self.queue, len(queues) - 1, now)
+            self._shares = {queue: max(1, count) for queue, count in zip(queues, counts, strict=True)}
+
     def measure(self) -> None:
         """To be called each second: sizes the prefetch.
 
-        As long as limits keep it waiting it needs little more than it has in flight, its rate times the
-        calls' latency (Little's law); what it holds beyond that nobody else can start, nor see in its
-        place in the queue.
+        As long as limits keep it waiting it needs little more than the most that it had in flight of late,
+        its rate times the calls' latency (Little's law), where that rate is not the same all the time: what
+        a window lets start when it opens has to be in hand. What a line holds beyond that nobody else can
+        start, nor see in its place in the queue.
         """
         self._seconds += 1
-        self._usually_in_flight += (self._in_flight - self._usually_in_flight) / min(self._seconds, _SAMPLES)
+        self._most_calls = max(self._calls, self._most_calls * _FADES)
         if self._seconds % _SIZED_EVERY:
             return
         if asyncio.get_running_loop().time() - self._closed_at > LONG_WAIT_S:
             self._needs = None
             return
-        needs = math.ceil(2 * self._usually_in_flight) + _AT_LEAST
+        needs = math.ceil(2 * self._most_calls) + _AT_LEAST
         if self._needs is None or abs(needs - self._needs) > _WORTH_IT * self._needs:
             self._needs = needs
             self._stirred()
@@ -130,7 +157,12 @@ class Line:
     @property
     def is_ready(self) -> bool:
         """Whether something can be started now."""
-        return bool(self._held) and self.closed_for is None and not self._resting
+        return (
+            bool(self._held)
+            and self.closed_for is None
+            and not self._resting
+            and self._asking < _ASKING_AT_ONCE
+        )
 
     @property
     def waiting(self) -> int:
@@ -141,18 +173,42 @@ class Line:
         """Those in hand who want to know why they wait, each with how many are before it."""
         return [(one.asker, place) for place, one in enumerate(self._held) if one.asker is not None]
 
-    def take(self) -> Held:
-        """The next delivery; `put_back` or `end` follows."""
-        self._in_flight += 1
-        return self._held.pop(0)
+    def take(self) -> "Attempt":
+        """The next delivery; `put_back` follows where it cannot be started."""
+        self._asking += 1
+        queues = list(dict.fromkeys(one.delivery.queue for one in self._held))
+        queue = queues[self._queues.first(queues) or 0]
+        here = [one for one in self._held if one.delivery.queue == queue]
+        held = here[self._agents.first(one.agent for one in here) or 0]
+        self._held.remove(held)
+        share = self._shares.get(queue, 1)
+        tags = self._queues.take(queue, share), self._agents.take(held.agent)
+        return Attempt(self, held, share, tags)
 
-    def end(self) -> None:
-        """What was taken is done with."""
-        self._in_flight -= 1
+    def has_asked(self) -> None:
+        """Whether one of what was taken may start is decided."""
+        self._asking -= 1
+        if self._held:
+            self._stirred()
 
-    def put_back(self, held: Held) -> None:
+    @contextmanager
+    def calling(self, attempt: "Attempt") -> Iterator[None]:
+        """One of what was taken is in flight."""
+        self._calls += 1
+        self._most_calls = max(self._calls, self._most_calls)
+        queue_tag, agent_tag = attempt.tags
+        self._queues.use(queue_tag)
+        self._agents.use(agent_tag)
+        try:
+            yield
+        finally:
+            self._calls -= 1
+
+    def put_back(self, attempt: "Attempt") -> None:
         """A delivery that could not be started, to its old place in the order."""
-        self._in_flight -= 1
+        held = attempt.held
+        self._queues.give_back(held.delivery.queue, attempt.share)
+        self._agents.give_back(held.agent)
         if self._holds_nothing:
             held.delivery.give_back()
         elif held.delivery.is_held:
@@ -181,7 +237,7 @@ class Line:
         await asyncio.sleep(seconds)
         async with self._changing:
             self.closed_for = None
-            if self._subscription is None and not self._resting:
+            if not self._subscriptions and not self._resting:
                 self._holds_nothing = False
                 await self._consume(self._prefetch)
         self._stirred()
@@ -190,23 +246,26 @@ class Line:
         if self._holds_nothing:  # it was on its way when we stopped
             delivery.give_back()
             return
-        self._held.append(Held(next(_order), delivery, asker_of(delivery.body)))
+        agent = delivery.properties.app_id or ""
+        self._held.append(Held(next(_order), delivery, agent, asker_of(delivery.body)))
         self._stirred()
 
     async def _consume(self, prefetch: int) -> None:
-        if prefetch == self._prefetch and self._subscription is not None:
-            return
-        if prefetch < self._prefetch:
-            await self._hand_all_back()  # somebody else may have more use for it
-        else:
-            await self._stop_consuming()
-        self._prefetch, self._holds_nothing = prefetch, False
-        self._subscription = Subscription(self.queue, prefetch, self._take)
-        await self._subscriber.add(self._subscription)
+        if prefetch != self._prefetch:
+            if prefetch < self._prefetch:
+                await self._hand_all_back()  # somebody else may have more use for it
+            else:
+                await self._stop_consuming()
+            self._prefetch = prefetch
+        self._holds_nothing = False
+        for queue in (self.queue, *self._sides.beside(self.queue)):
+            if queue not in self._subscriptions:
+                self._subscriptions[queue] = Subscription(queue, prefetch, self._take)
+                await self._subscriber.add(self._subscriptions[queue])
 
     async def _stop_consuming(self) -> None:
-        subscription, self._subscription = self._subscription, None
-        if subscription is not None:
+        while self._subscriptions:
+            _, subscription = self._subscriptions.popitem()
             await self._subscriber.drop(subscription)
 
     async def _hand_all_back(self) -> None:
@@ -214,3 +273,29 @@ class Line:
         while self._held:
             self._held.pop(0).delivery.give_back()
         self._holds_nothing = True
+
+
+@dataclass
+class Attempt:
+    """A delivery on its way from a line to a call.
+
+    Attributes:
+        share: That of its queue when it was taken.
+        tags: Of its turns, among the queues and among the agents.
+    """
+
+    line: Line
+    held: Held
+    share: int
+    tags: tuple[float, float]
+    _is_decided: bool = False
+
+    def calling(self) -> AbstractContextManager[None]:
+        """It is in flight."""
+        return self.line.calling(self)
+
+    def decided(self) -> None:
+        """Whether it may start is known: the next one may ask. Said again, it changes nothing."""
+        if not self._is_decided:
+            self._is_decided = True
+            self.line.has_asked()

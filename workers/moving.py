@@ -5,12 +5,15 @@ import logging
 from dataclasses import dataclass
 from typing import Final
 
+from broker.flights import StateAway
+from broker.permits import closed_key
 from producer_sdk.transport import Delivery, Outgoing, Published
 from topology import names
 from topology.events import EventType
 from topology.messages import Candidate, Job
 from topology.names import RetryTier
 from workers.keeping import kept
+from workers.obstacles import closed_line
 from workers.replies import job_message, parked
 from workers.returning import returned
 from workers.worker import Worker
@@ -72,12 +75,37 @@ class Moving:
 
     def elsewhere(self, job: Job) -> Job | None:
         """The job for the nearest other candidate at which something starts; pools that live come first."""
+        return next(iter(self._others(job)), None)
+
+    def onward(self, job: Job) -> Job | None:
+        """The job for a later candidate of its route, not round to the first, that can start it in time."""
+        for position in range(job.position + 1, len(job.route)):
+            moved = job.model_copy(update={"position": position})
+            closed = closed_line(self._worker, moved.candidate, job.waiter.priority)
+            opens_at = closed.until if closed and closed.until else 0.0
+            if self._is_open(moved.candidate) and opens_at < job.waiter.deadline:
+                return moved
+        return None
+
+    async def around(self, job: Job) -> Outgoing | None:
+        """The message that carries the job past a provider whose calls fail, to one that is not closed."""
+        others = [o for o in self._others(job) if o.candidate.provider != job.candidate.provider]
+        prefix = self._worker.flights.prefix
+        keys = [closed_key(prefix, other.candidate.provider) for other in others]
+        try:
+            closed = await self._worker.flights.are_closed(keys) if keys else []
+        except StateAway:
+            return None
+        open_ = [other for other, is_closed in zip(others, closed, strict=True) if not is_closed]
+        return self.handed_on(job, open_[0], "circuit") if open_ else None
+
+    def _others(self, job: Job) -> list[Job]:
         places = len(job.route)
         others = [
             job.model_copy(update={"position": (job.position + step) % places}) for step in range(1, places)
         ]
         open_ = [other for other in others if self._is_open(other.candidate)]
-        return min(open_, key=lambda o: not self._worker.roster.pools(o.candidate.provider), default=None)
+        return sorted(open_, key=lambda o: not self._worker.roster.pools(o.candidate.provider))
 
     def _is_open(self, candidate: Candidate) -> bool:
         """Whether the candidate is still on offer, and no operator has paused its provider."""
@@ -102,7 +130,7 @@ class Moving:
     def to_tier(self, tier: RetryTier, job: Job) -> Outgoing:
         """The message that brings the job back to its candidate's pool after the tier's time."""
         home = job_message(self._worker.fleet, job)
-        return parked(tier, home.routing_key, home.body, job.waiter.id)
+        return parked(tier, home.routing_key, home.body, job.waiter.id, job.waiter.agent)
 
     async def set_aside(self, delivery: Delivery) -> None:
         """After a fault of ours: out of the way for a while, for another worker perhaps."""

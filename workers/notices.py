@@ -21,6 +21,7 @@ _ASKED: Final = msgpack.packb("tell_waits") + msgpack.packb(True)
 
 _IN_WORDS: Final = {
     "closed": "{}, which refuses calls for now",
+    "circuit": "{}, whose calls fail for now",
     "key": "a key of {} that is not refused",
     "turn": "its turn at {}",
     "paused": "{}, which is paused",

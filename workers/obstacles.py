@@ -8,7 +8,8 @@ from typing import Any, Final
 
 from broker.flights import StateAway
 from topology import names
-from topology.messages import Job, Waiter
+from topology.messages import Candidate, Job, Waiter
+from topology.names import Priority
 from workers.notices import TELL_EVERY_S, in_words
 from workers.worker import Worker
 
@@ -33,13 +34,20 @@ def obstacle_of(worker: Worker, job: Job) -> Obstacle | None:
     pools = _pools(worker, provider)
     if not pools:
         return Obstacle(f"a worker for {provider}")
-    line = f"{_lane_of(worker, job)}.{job.waiter.priority.value}"
-    if not all(line in pool.get("closed", {}) for pool in pools):
+    closed = closed_line(worker, job.candidate, job.waiter.priority)
+    return closed and Obstacle(in_words(closed.waits_for, provider), closed.until)
+
+
+def closed_line(worker: Worker, candidate: Candidate, priority: Priority) -> Obstacle | None:
+    """The limit that keeps a candidate's line closed at all its pools, and until when; None: none does."""
+    pools = _pools(worker, candidate.provider)
+    line = f"{_lane_of(worker, candidate)}.{priority.value}"
+    if not pools or not all(line in pool.get("closed", {}) for pool in pools):
         return None
     opens_at = min(pool.get("opens_at", {}).get(line, 0.0) for pool in pools)
     if opens_at <= worker.clock.now():
         return None  # a heartbeat is as old as a second
-    return Obstacle(in_words(pools[0]["closed"][line], provider), opens_at)
+    return Obstacle(pools[0]["closed"][line], opens_at)
 
 
 class Lookout:
@@ -100,7 +108,7 @@ def _pools(worker: Worker, provider: str) -> list[Mapping[str, Any]]:
     return [report[provider] for report in reports if provider in report]
 
 
-def _lane_of(worker: Worker, job: Job) -> str:
-    provider = worker.fleet.providers.get(job.candidate.provider)
-    model = provider.model(job.candidate.model) if provider else None
+def _lane_of(worker: Worker, candidate: Candidate) -> str:
+    provider = worker.fleet.providers.get(candidate.provider)
+    model = provider.model(candidate.model) if provider else None
     return model.lane if model else names.ANY_LANE

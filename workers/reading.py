@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from broker.flights import Admission
+from broker.keys import FOR_GOOD
 from producer_sdk.transport import Delivery
 from topology import names
 from topology.errors import ErrorType, Refused
@@ -13,9 +14,16 @@ from topology.names import Priority
 from topology.route import static_route
 from topology.wire import MAX_BODY_BYTES
 from workers.cancelling import Withdrawal, withdrawal_of
+from workers.obstacles import Obstacle, closed_line
+from workers.replies import jobs_queue_of
 from workers.worker import Worker
 
 _ROUTES_KEPT: Final = 1000
+_WORTH_MOVING_S: Final = 10.0
+"""A request goes to a candidate further back in its route where it would start so much earlier there."""
+_LOOKED_UP_S: Final = 0.25
+_UNSURE: Final = frozenset({"circuit", "paused", "turn"})
+"""What may open at any time, whatever instant is told."""
 _UNREADABLE: Final = "\ufffd"
 """What stands for bytes of a property that are no UTF-8."""
 
@@ -40,6 +48,14 @@ class Unfit:
     refused: Refused
 
 
+@dataclass(frozen=True)
+class _Standing:
+    """How a candidate's line stands: the lower its rank, the sooner a request is answered there."""
+
+    rank: tuple[bool, bool, bool, int]
+    closed: Obstacle | None
+
+
 class Reader:
     """Reads what agents publish, and what comes back from a retry tier."""
 
@@ -47,6 +63,8 @@ class Reader:
         self._worker = worker
         self._fleet = worker.fleet
         self._routes: dict[object, tuple[Candidate, ...]] = {}
+        self._standings: dict[tuple[Candidate, Priority], _Standing] = {}
+        self._looked_up: object = None
 
     def read(self, delivery: Delivery, exchange: str | None = None) -> Readable | Withdrawal | Unfit:
         """Reads one delivery; whatever is wrong with it is a value.
@@ -67,8 +85,8 @@ class Reader:
                 waiter = self._addressee(delivery, priority, agent)
                 request = Request.from_bytes(delivery.body)
                 waiter = self._waiter(delivery, request, waiter)
-            admission = self._admission(request, waiter)
             route = self._route(request)
+            admission = self._admission(request, waiter, route)
             if len(delivery.body) > MAX_BODY_BYTES // 2:
                 _check_size(
                     Job(fingerprint=admission.fingerprint, request=request, waiter=waiter, route=route)
@@ -135,9 +153,28 @@ class Reader:
                 retryable=True,
             )
 
-    def _admission(self, request: Request, waiter: Waiter) -> Admission:
+    def _admission(self, request: Request, waiter: Waiter, route: tuple[Candidate, ...]) -> Admission:
         max_age_s, keep_s = self._fleet.cache.freshness(request)
-        return Admission(fingerprint(request), waiter, max_age_s, keep_s, self._limits(waiter.agent))
+        best = self.live_first(route, waiter.priority)[0]
+        return Admission(
+            fingerprint(request),
+            waiter,
+            max_age_s,
+            keep_s,
+            self._limits(waiter.agent),
+            jobs_queue_of(self._fleet, best, waiter.priority),
+            self._earliest(route, waiter.priority),
+        )
+
+    def _earliest(self, route: tuple[Candidate, ...], priority: Priority) -> tuple[float, str] | None:
+        """When the first of these lines opens, and its limit; None: one may be open at any time."""
+        closed = [self._standing(candidate, priority).closed for candidate in route]
+        opening = [
+            (c.until, c.waits_for)
+            for c in closed
+            if c and c.until and c.until < FOR_GOOD and c.waits_for not in _UNSURE
+        ]
+        return min(opening) if len(opening) == len(route) else None
 
     def _limits(self, agent: str) -> tuple[dict[str, Any], ...]:
         prefix, section = self._worker.flights.prefix, self._fleet.fleet
@@ -164,18 +201,30 @@ class Reader:
             route = self._routes[key] = static_route(self._fleet, request)
         return route
 
-    def live_first(self, route: tuple[Candidate, ...]) -> tuple[Candidate, ...]:
-        """Pools with a heartbeat before those without, and paused providers last.
+    def live_first(self, route: tuple[Candidate, ...], priority: Priority) -> tuple[Candidate, ...]:
+        """Pools with a heartbeat before those without, or whose calls fail; paused providers last.
 
-        A job for a dead or a paused one waits in its queue.
+        Among the others, those before which no limit closes for 10 s more. A job for a dead or a paused one
+        waits in its queue.
         """
-        paused, roster = self._worker.paused, self._worker.roster
-        anyone = roster.knows_anyone()
-        if not anyone and not paused:
+        if len(route) == 1:
             return route
-        return tuple(
-            sorted(route, key=lambda c: (c.provider in paused, anyone and not roster.pools(c.provider)))
-        )
+        return tuple(sorted(route, key=lambda candidate: self._standing(candidate, priority).rank))
+
+    def _standing(self, candidate: Candidate, priority: Priority) -> _Standing:
+        """As the heartbeats tell it, looked up a few times a second, and when an operator says a word."""
+        now, paused, roster = self._worker.clock.now(), self._worker.paused, self._worker.roster
+        if self._looked_up != (paused, int(now / _LOOKED_UP_S)):
+            self._looked_up = (paused, int(now / _LOOKED_UP_S))
+            self._standings.clear()
+        key = (candidate, priority)
+        if key not in self._standings:
+            closed, name = closed_line(self._worker, candidate, priority), candidate.provider
+            wait_s = closed.until - now if closed and closed.until else 0.0
+            is_dead = roster.knows_anyone() and not roster.pools(name)
+            rank = (name in paused, is_dead, roster.is_broken(name), int(wait_s // _WORTH_MOVING_S))
+            self._standings[key] = _Standing(rank, closed)
+        return self._standings[key]
 
 
 def _check_size(job: Job) -> None:

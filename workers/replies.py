@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import Enum, auto
 from typing import Final
 
@@ -12,8 +13,8 @@ from topology.declaration import JOB_REPLY_EXPIRES_S
 from topology.errors import ErrorType, Refused
 from topology.events import EventType
 from topology.fleet import Fleet
-from topology.messages import ErrorReport, Job, Outcome, Reply, Source, Timings, Waiter
-from topology.names import RetryTier
+from topology.messages import Candidate, ErrorReport, Job, Outcome, Reply, Source, Timings, Waiter
+from topology.names import Priority, RetryTier
 from workers.events import Clock, Events
 
 _AT_ONCE: Final = 100
@@ -174,20 +175,33 @@ def error_outcome(
     return Outcome(status="error", error=report)
 
 
+def passes_too_late(limit: str, until: float, now: float) -> Outcome:
+    """The error of whom a limit lets pass only after his deadline."""
+    return error_outcome(
+        ErrorType.RATE_LIMITED,
+        f"the {limit} lets this request pass in {until - now:.0f} s, at "
+        f"{datetime.fromtimestamp(until, UTC):%Y-%m-%d %H:%M:%S} UTC, after its deadline",
+        retryable=True,
+        retry_after_s=until - now,
+    )
+
+
 def job_message(fleet: Fleet, job: Job) -> Outgoing:
     """The job on its way to its candidate's pool, in the lane of its model and its waiter's priority."""
-    return Outgoing(names.JOBS, jobs_queue_of(fleet, job), job.to_bytes(), correlation_id=job.waiter.id)
+    queue = jobs_queue_of(fleet, job.candidate, job.waiter.priority)
+    return Outgoing(names.JOBS, queue, job.to_bytes(), correlation_id=job.waiter.id, app_id=job.waiter.agent)
 
 
-def jobs_queue_of(fleet: Fleet, job: Job) -> str:
-    """The queue of a job's candidate."""
-    candidate = job.candidate
+def jobs_queue_of(fleet: Fleet, candidate: Candidate, priority: Priority) -> str:
+    """The queue of a candidate for jobs of this priority."""
     provider = fleet.providers.get(candidate.provider)
     model = provider.model(candidate.model) if provider else None
     lane = model.lane if model else names.ANY_LANE
-    return names.jobs_queue(candidate.provider, lane, job.waiter.priority)
+    return names.jobs_queue(candidate.provider, lane, priority)
 
 
-def parked(tier: RetryTier, target_queue: str, body: bytes, correlation_id: str) -> Outgoing:
+def parked(
+    tier: RetryTier, target_queue: str, body: bytes, correlation_id: str, agent: str | None = None
+) -> Outgoing:
     """A message that comes back to `target_queue` when the tier's time is over."""
-    return Outgoing(tier.exchange, target_queue, body, correlation_id=correlation_id)
+    return Outgoing(tier.exchange, target_queue, body, correlation_id=correlation_id, app_id=agent)

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import msgpack
 
-from broker.answers import Done, Expired, Spent, Stored
+from broker.answers import Done, Expired, Late, Living, Spent, Stored
 from broker.flights import LEASE_S, Result, StateAway
 from producer_sdk.transport import Delivery
 from topology.errors import ErrorType
@@ -14,7 +14,7 @@ from topology.events import EventType
 from topology.messages import Job, Source, Waiter
 from workers.claims import Call, Claims
 from workers.moving import Executed, GoOn, Moving
-from workers.replies import AWAY_S, Answer, Reached, Replies, error_outcome
+from workers.replies import AWAY_S, Answer, Reached, Replies, error_outcome, passes_too_late
 from workers.worker import Worker
 
 _CLOCKS_APART_S: Final = 1.0
@@ -72,6 +72,29 @@ class Telling:
         )
         if isinstance(ended, Stored):
             return await self.tell(delivery, job, ended)
+        return await self._moving.park(delivery, job, 0.0)
+
+    async def tell_late(self, delivery: Delivery, job: Job, token: str, late: Late) -> Executed:
+        """A limit opens only after all deadlines; where somebody came with a later one, it waits."""
+        doubts = b"".join(self._doubt(job, call) for call in late.doubts)
+        outcome = passes_too_late(late.limit, late.until, self._worker.clock.now())
+        ended = await self._claims.until_decided(
+            lambda: self._worker.flights.commit(
+                job.fingerprint,
+                job.waiter,
+                token,
+                late.started,
+                Result(outcome, events=doubts, retry_at=late.until),
+            )
+        )
+        match ended:
+            case Stored():
+                return await self.tell(delivery, job, ended)
+            case Living():
+                await self.enter_doubtful(job, *late.doubts)
+                await self._claims.until_decided(
+                    lambda: self._worker.flights.release(job.fingerprint, token, sent=True)
+                )
         return await self._moving.park(delivery, job, 0.0)
 
     async def tell_expired(self, delivery: Delivery, job: Job, expired: Expired = _NOTHING_OWED) -> Executed:

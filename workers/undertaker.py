@@ -184,7 +184,11 @@ class Undertaker:
         """Whether its queue is gone, or nobody offers its model any more."""
         provider = self._worker.fleet.providers.get(job.candidate.provider)
         offered = provider is not None and provider.model(job.candidate.model) is not None
-        return not offered or not death.cause or death.queue != jobs_queue_of(self._worker.fleet, job)
+        return not offered or not death.cause or not self._is_its_queue(job, death.queue)
+
+    def _is_its_queue(self, job: Job, queue: str) -> bool:
+        home = jobs_queue_of(self._worker.fleet, job.candidate, job.waiter.priority)
+        return names.common_queue(queue) == home
 
     def _request(self, delivery: Delivery, death: Death) -> _Plan:
         """Read as a front reads it; the routing key, which says who speaks, is the one it was sent with."""

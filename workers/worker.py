@@ -21,6 +21,7 @@ from topology.fleet import Fleet
 from workers.books import Books
 from workers.events import Clock, Events
 from workers.notices import Notices
+from workers.sides import Sides
 from workers.underway import Underway
 
 log = logging.getLogger("optimizer.worker")
@@ -42,6 +43,7 @@ class Worker:
         paused: The providers that operators have paused, as far as this worker has heard.
         underway: The calls of all its pools.
         notices: What callers are told of their waiting.
+        sides: The queues beside those of jobs.
         books: The entries that the ledger of calls rests on.
         on_lost: Called when deliveries that are held are ours no longer.
         on_roster: Called when a worker of the fleet appears or leaves.
@@ -67,12 +69,15 @@ class Worker:
     on_control: list[Callable[[], None]] = field(default_factory=list)
     on_opened: list[Callable[[], None]] = field(default_factory=list)
     reports: list[Callable[[], Mapping[str, Any]]] = field(default_factory=list)
+    sides: Sides = field(init=False)
     notices: Notices = field(init=False)
     books: Books = field(init=False)
     _redis_back_at: float | None = field(default=-math.inf, init=False)
     _redis_error: str | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
+        self.sides = Sides(self.publisher, self.subscriber, self.roster)
+        self.reports.append(self.sides.report)
         self.notices = Notices(self.publisher, self.clock)
         self.books = Books(self.events)
 

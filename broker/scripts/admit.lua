@@ -3,11 +3,13 @@
 -- KEYS  flight, waiters, served
 -- ARGV  msgpack map: key, waiter, deadline, rank (0 most urgent), durable, max_age_s (how old an answer
 --       may be; 0 takes none), keep_s (how long its own answer is fresh), backoff_s, longest_backoff_s,
---       limits: [{key, amount, window_s, name}] of the agent and the fleet, in that order
+--       limits: [{key, amount, window_s, name}] of the agent and the fleet, in that order,
+--       queue (where its job goes; '': it is in no line), agent,
+--       earliest: [instant, limit] or [], when a provider's limit lets it start
 -- Returns one of
 --   hit, why (served|known|fresh|called_off), outcome ('' when nothing is kept), payer
 --   joined
---   lead, leads so far
+--   lead, leads so far, side (of the queue; 0: the common one)
 --   wait, instant, booked (1) or behind the deadline (0), limit
 
 local a = cmsgpack.unpack(ARGV[1])
@@ -68,6 +70,10 @@ local function wait(instant, booked, name)
   return {'wait', text(instant), booked, name}
 end
 
+if a.earliest[1] and a.earliest[1] >= a.deadline then
+  return wait(a.earliest[1], '0', a.earliest[2])
+end
+
 -- Only what leads is limited. A refusal books an instant for this id, so that it passes then; one limit
 -- after the other, so that who waits for his own does not hold up those behind him in the fleet's.
 for _, limit in ipairs(a.limits) do
@@ -98,4 +104,5 @@ end
 redis.call('HSET', FLIGHT, 'published_at', text(now), 'published_by', a.key, 'published_rank', a.rank,
   'parked_until', 0)
 keep_until(a.deadline + GRACE)
-return {'lead', tostring(open and f.leads + 1 or 1)}
+local side = a.queue ~= '' and enter_line(a.queue, a.agent, a.deadline, now) or '0'
+return {'lead', tostring(open and f.leads + 1 or 1), side}

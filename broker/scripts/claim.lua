@@ -6,6 +6,7 @@
 --       limits: shared ones, closed: [key], paused: [hash, field] or [],
 --       accounts: [{name, limits, keys: [{closed: [key]}], closed: [key]}], rotation, used_key, notes_key,
 --       rank (0 most urgent), shares: [number] by rank, seat (where jobs of this rank wait for the same permits),
+--       more (whether others do, there),
 --       parks: [seconds], longest first: for how long the job can be parked. It comes from a worker that never
 --       calls, in place of `call` and all that follows: nothing is granted, no permit taken, no spend noted
 -- Returns one of
@@ -14,19 +15,25 @@
 --   own, token                            this process runs it, or a claim of its own got lost on the way
 --   busy, instant                         somebody else runs it, his lease ends then
 --   spent, spends, started, doubts        max_spends is used up; the claim is for committing that
+--   late, instant, limit, started, doubts permits are refused until then, and nobody waits for so long; the claim is for
+--                                         committing that
 --   idle, spends, seconds                 it may be run, by one that calls; written down as parked for so long
 --   later, instant, limit, waiter...      permits are refused until then; these want to know. `turn` in place of a
 --                                         limit: there is a permit, for a class that goes first
---   run, account, key index, started, attempt, latest deadline, doubts, key of a half-open part...   it tries these
+--   run, account, key index, started, attempt, latest deadline, doubts, part...   it tries these half-open ones; a
+--                                         broken one's key is followed by |fails
 -- Doubts are the calls, one packed after the other, of earlier claims that nobody gave up.
 
 local PAUSED_POLL_S = 0.4
+local SURE_S = 2 -- a refusal for less is no more than the next look
+local FOR_GOOD = 32503680000 -- the year 3000: an operator has closed it, and may open it
+local UNSURE = {turn = true, circuit = true, key = true} -- what may open sooner than it says
 
 local a = cmsgpack.unpack(ARGV[1])
 local now = clock()
 local f = read_flight(
   'state', 'status', 'token', 'worker', 'lease_until', 'spends', 'attempts', 'call', 'doubts', 'outcome', 'payer',
-  'events', 'fresh_until', 'opened'
+  'events', 'fresh_until', 'opened', 'line'
 )
 
 -- Missing means finished long ago, or lost by Redis: the job's own deadline tells which.
@@ -68,6 +75,7 @@ if latest <= now then
   lay_down('state', 'ended')
   redis.call('HDEL', FLIGHT, 'token', 'worker', 'lease_until')
   redis.call('DEL', WAITERS)
+  leave_line(f.line)
   return {'expired', f.events or '', doubts}
 end
 
@@ -75,6 +83,7 @@ if (f.spends or 0) >= a.max_spends then
   -- The token lets this worker, and nobody after it, commit the error.
   lay_down('state', 'running', 'token', a.token, 'worker', a.worker, 'lease_until', text(now + a.lease_s),
     'started', text(now))
+  leave_line(f.line)
   return {'spent', tostring(f.spends), text(now), doubts}
 end
 
@@ -102,7 +111,13 @@ local probes = {}
 local refusal = refusal_of(a.limits, now, closed_refusal(a.closed, now, probes)) or turn_refusal(a.limits, a, now)
 local chosen, accounts_refusal = choose(a, now)
 refusal = later_of(refusal, accounts_refusal)
-if refusal then
+local is_late = refusal and refusal.at >= latest and refusal.at > now + SURE_S and refusal.at < FOR_GOOD
+if is_late and not UNSURE[refusal.name] then
+  lay_down('state', 'running', 'token', a.token, 'worker', a.worker, 'lease_until', text(now + a.lease_s),
+    'started', text(now))
+  leave_line(f.line)
+  return {'late', text(refusal.at), refusal.name, text(now), doubts}
+elseif refusal then
   if refusal.limit and #a.shares > 1 then
     leave_mark(refusal, a, now)
   end
@@ -130,6 +145,11 @@ if not f.opened then
   redis.call('HSET', FLIGHT, 'opened', text(now), 'payer', a.key, 'leads', 1)
 end
 redis.call('HINCRBY', FLIGHT, 'spends', 1)
+leave_line(f.line)
 local attempt = redis.call('HINCRBY', FLIGHT, 'attempts', 1)
 keep_until(latest + GRACE)
-return {'run', chosen.name, tostring(chosen.key - 1), text(now), tostring(attempt), text(latest), doubts, unpack(probes)}
+local tried = {}
+for i, key in ipairs(probes) do
+  tried[i] = is_broken(key) and key .. '|fails' or key
+end
+return {'run', chosen.name, tostring(chosen.key - 1), text(now), tostring(attempt), text(latest), doubts, unpack(tried)}

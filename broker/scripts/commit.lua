@@ -5,7 +5,9 @@
 --       ok (a result, or an error), outcome, events (msgpack, what is to be published about it), keep_s,
 --       shared_s (for how long an error is shared with newcomers; 0: not at all),
 --       retry_at (an error gives way while a waiter lives beyond this instant; 0: never),
---       bill: {requests, tokens, reserved_tokens, usd}, left: {limit's key: what the provider said is left of it}
+--       bill: {requests, tokens, reserved_tokens, usd}, left: {limit's key: what the provider said is left of it},
+--       parts: [key], of the provider, which a result shows to be well,
+--       failed: [] or [{key, until_, grow_s}], the part that failed, where this is an error of the provider's
 -- Returns one of
 --   stored, payer, events, outcome, waiter...      these have no answer yet
 --   duplicate, payer, events, outcome, waiter...   another result came first; this spend was one too many
@@ -17,7 +19,21 @@ local now = clock()
 local f = read_flight('state', 'status', 'token', 'opened', 'result_token', 'keep_s', 'spends', 'payer', 'events',
   'fresh_until')
 
-local how = {bill = a.bill, left = a.left, let_in = true, ok = a.ok}
+local how = {bill = a.bill, left = a.left, let_in = #a.failed == 0, ok = a.ok}
+
+local function settle()
+  local probed = {}
+  for _, key in ipairs(settle_permits(a.permit_key, how)) do
+    probed[key] = true
+  end
+  for _, part in ipairs(a.failed) do
+    note_failure(part, now, probed[part.key])
+  end
+end
+
+if a.ok then
+  note_success(a.parts)
+end
 
 local function answer(verdict, events)
   return append_waiters({verdict, redis.call('HGET', FLIGHT, 'payer') or '', events,
@@ -43,19 +59,19 @@ local repeated = f.state == 'done' and f.result_token == a.token
 if not repeated then
   if a.ok then
     if f.state == 'done' and f.status == 'ok' then
-      settle_permits(a.permit_key, how)
+      settle()
       return answer('duplicate', f.events or '')
     end
     if f.opened and a.started < f.opened and f.token ~= a.token then
       -- Reopened since: who waits now asked for a newer answer; not so the job's own waiter, whom an emptied
       -- Redis forgot.
-      settle_permits(a.permit_key, how)
+      settle()
       local served = redis.call('ZSCORE', SERVED, a.key)
       return {'duplicate', a.key, '', a.outcome, not served and a.waiter or nil}
     end
   else
     if f.state and f.token ~= a.token then
-      settle_permits(a.permit_key, how)
+      settle()
       return {'stale'}
     end
     if a.retry_at > 0 and latest_deadline() > a.retry_at then
@@ -63,7 +79,7 @@ if not repeated then
     end
   end
 
-  settle_permits(a.permit_key, how)
+  settle()
   local fresh_until = now + (a.ok and math.max(f.keep_s or 0, a.keep_s) or a.shared_s)
   if a.ok and f.status == 'ok' then
     fresh_until = math.max(fresh_until, f.fresh_until) -- what others stored for longer, they find for as long

@@ -177,7 +177,7 @@ local function wait_of(limit, now)
     return fixed_wait(limit, now)
   end
   local instant = limit.kind == 'bucket' and bucket_wait(limit, now) or limit.kind == 'sliding' and sliding_wait(limit, now)
-  if instant and (limit.unit == 'tokens' or limit.unit == 'usd') and instant - now <= REFUNDED_WITHIN_S then
+  if instant and limit.unit ~= 'requests' and instant - now <= REFUNDED_WITHIN_S then
     return math.min(instant, now + REFUND_POLL_S)
   end
   return instant or nil

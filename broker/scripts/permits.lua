@@ -131,7 +131,7 @@ local function settle_permits(permit_key, how)
       if redis.call('GET', note.key .. '|probe') == note.token then
         redis.call('DEL', note.key .. '|probe')
         if how.let_in and tonumber(redis.call('GET', note.key) or '0') <= clock() then -- not closed anew meanwhile
-          redis.call('DEL', note.key, note.key .. '|tries')
+          redis.call('DEL', note.key, note.key .. '|tries', note.key .. '|fails')
         end
         probed[#probed + 1] = note.key
       end

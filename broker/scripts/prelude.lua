@@ -5,7 +5,8 @@
 --
 -- flight   hash   state queued|running|done|ended, opened, payer, leads, published_at|_by|_rank, parked_until,
 --                 token, worker, lease_until, started, call, doubts, spends, attempts,
---                 outcome, status, done_at, fresh_until, result_token, events, keep_s, keep_until
+--                 outcome, status, done_at, fresh_until, result_token, events, keep_s, keep_until,
+--                 line (where it waits, as lines.lua says)
 -- waiters  hash   waiter key -> waiter (msgpack), those who have no answer yet
 -- served   zset   waiter key -> the instant after which nobody can ask again
 -- request:<waiter key>   text   the fingerprint of the flight it waits for; '' when it was called off

@@ -3,8 +3,9 @@
 -- KEYS  flight, waiters, served
 -- ARGV  msgpack map: token, permit_key, closed: [{key, until_, grow_s}], parked_until (0: the job is not parked),
 --       billed (the provider may have charged: the spend stays), sent (false: nothing left this machine, the
---       permits go back), overloaded (fewer calls at once, for a while)
--- Returns  mine, or lost; and the attempts so far
+--       permits go back), overloaded (fewer calls at once, for a while), failed: [] or [{key, until_, grow_s}], the
+--       part that failed
+-- Returns  mine, or lost; the attempts so far; and 1 where that part's circuit opened
 
 local a = cmsgpack.unpack(ARGV[1])
 local now = clock()
@@ -18,9 +19,13 @@ end
 for _, part in ipairs(a.closed) do
   close(part, now, probed[part.key])
 end
+local broke = '0'
+for _, part in ipairs(a.failed) do
+  broke = note_failure(part, now, probed[part.key]) and '1' or broke
+end
 
 if f.state ~= 'running' or f.token ~= a.token then
-  return {'lost', tostring(f.attempts or 0)}
+  return {'lost', tostring(f.attempts or 0), broke}
 end
 redis.call('HDEL', FLIGHT, 'token', 'worker', 'lease_until', 'call')
 if a.sent then
@@ -30,4 +35,4 @@ redis.call('HSET', FLIGHT, 'state', 'queued', 'published_at', text(now), 'parked
 if f.call and not a.billed and f.spends > 0 then -- the claim of a spent flight made no call, and took no spend
   redis.call('HINCRBY', FLIGHT, 'spends', -1)
 end
-return {'mine', tostring(f.attempts or 0)}
+return {'mine', tostring(f.attempts or 0), broke}

@@ -79,6 +79,10 @@ local function take_turns(limits, a, now)
       redis.call('HSET', limit.key .. '|turns', 'v', text(start), a.rank, text(start + 1 / a.shares[a.rank + 1]))
       redis.call('EXPIRE', limit.key .. '|turns', TURNS_S)
     end
-    redis.call('ZREM', marks_key(limit, a.rank), a.seat)
+    local marks = marks_key(limit, a.rank)
+    if redis.call('ZREM', marks, a.seat) == 1 and a.more then -- else the others would go by themselves until it asks
+      redis.call('ZADD', marks, text(now + MARK_S), a.seat)
+      redis.call('EXPIREAT', marks, math.ceil(now + MARK_S) + 60)
+    end
   end
 end

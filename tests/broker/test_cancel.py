@@ -114,7 +114,7 @@ async def test_the_leases_of_an_unwanted_call_last_until_it_is_cut_and_its_rates
     await desk.renew(gone, terms, run, desk.key("lease:groq"))
     assert await desk.redis.zcard(desk.key("lease:groq")) == 1
 
-    assert await desk.flights.release(FLIGHT, terms.token, billed=True) == (False, 1)
+    assert await desk.flights.release(FLIGHT, terms.token, billed=True) == (False, 1, False)
 
     assert await desk.redis.zcard(desk.key("lease:groq")) == 0
     assert float(await desk.redis.get(desk.key("rate:groq:sum")) or 0) == 1.0
@@ -270,7 +270,7 @@ async def test_a_claim_that_is_refused_names_those_who_want_to_know(desk: Desk) 
     quiet, curious = desk.waiter("r1"), desk.waiter("r2", tell_waits=True)
     await desk.admit(quiet)
     await desk.admit(curious)
-    await desk.redis.set(desk.key("closed-main"), str(desk.start + 60))
+    await desk.redis.set(desk.key("closed-main"), str(desk.start + 30))
 
     later = await desk.claim(quiet, desk.terms())
 

@@ -1,6 +1,6 @@
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
@@ -23,9 +23,12 @@ def rate(
     return {**limit, **common, **burst, **changes}
 
 
+_PATIENCE_S: Final = 90_000.0
+
+
 async def claim(desk: Desk, flight: str, terms: ClaimTerms) -> Claimed:
-    """Claims a flight of its own, which nobody else wants."""
-    return await desk.flights.claim(flight, desk.waiter(flight), terms)
+    """Claims a flight of its own, which nobody else wants, with time for any limit to open."""
+    return await desk.flights.claim(flight, desk.waiter(flight, left_s=_PATIENCE_S), terms)
 
 
 async def end(desk: Desk, flight: str, terms: ClaimTerms, **bill: float) -> None:
@@ -273,7 +276,7 @@ async def test_near_the_border_of_two_fixed_windows_a_call_counts_in_both(desk: 
 
 
 async def test_a_bucket_refills_evenly(desk: Desk) -> None:
-    limit = rate(desk, "bucket", 3600, cost=1, window_s=3600, burst=3)
+    limit = rate(desk, "bucket", 3600, cost=1, window_s=3600, burst=3, unit="requests")
     for flight in "abc":
         assert isinstance(await claim(desk, flight, desk.terms(limits=(limit,))), Run)
 
@@ -281,6 +284,23 @@ async def test_a_bucket_refills_evenly(desk: Desk) -> None:
         later = await claim(desk, "d", desk.terms(limits=({**limit, "cost": cost},)))
         assert isinstance(later, Later)
         assert later.until == pytest.approx(desk.start + wait_s, abs=0.5)
+
+
+@pytest.mark.parametrize("unit", ["tokens", "reserved_tokens", "usd"])
+@pytest.mark.parametrize("kind", ["sliding", "bucket"])
+async def test_who_waits_for_what_may_be_given_back_looks_again_soon(
+    desk: Desk, kind: str, unit: str
+) -> None:
+    limit = rate(desk, kind, 10, cost=10, window_s=50, unit=unit)
+    first = desk.terms(limits=(limit,))
+    await claim(desk, "a", first)
+
+    refused = await claim(desk, "b", desk.terms(limits=(limit,)))
+    assert isinstance(refused, Later)
+    assert refused.until < desk.start + 3
+
+    await end(desk, "a", first, **{unit: 0.0})
+    assert isinstance(await claim(desk, "b", desk.terms(limits=(limit,))), Run)
 
 
 async def restamped(desk: Desk, terms: ClaimTerms) -> object:
@@ -393,7 +413,9 @@ async def test_what_is_paced_is_used_as_the_day_passes(desk: Desk, at_once: floa
 
     granted = 0
     for n in range(12):
-        answer = await desk.flights.claim(f"f{n}", desk.waiter(f"f{n}"), replace(terms, token=f"t{n}"))
+        answer = await desk.flights.claim(
+            f"f{n}", desk.waiter(f"f{n}", left_s=_PATIENCE_S), replace(terms, token=f"t{n}")
+        )
         if isinstance(answer, Later):
             break
         granted += 1
@@ -423,14 +445,18 @@ async def test_others_leave_a_part_of_a_quota_to_the_most_urgent_where_they_use_
     answer: object = None
     while used < 22:
         name = f"f{used}"
-        answer = await desk.flights.claim(name, desk.waiter(name), replace(others, token=name))
+        answer = await desk.flights.claim(
+            name, desk.waiter(name, left_s=_PATIENCE_S), replace(others, token=name)
+        )
         if isinstance(answer, Later):
             break
         used += 1
 
     assert isinstance(answer, Later)
     assert used == (18 if urgent_before else 20)
-    last = await desk.flights.claim("last", desk.waiter("last"), replace(urgent, token="last"))
+    last = await desk.flights.claim(
+        "last", desk.waiter("last", left_s=_PATIENCE_S), replace(urgent, token="last")
+    )
     assert isinstance(last, Run) is urgent_before
     if urgent_before:  # the 19th of 20 is free when a quarter of what is kept is left
         assert answer.until == pytest.approx(desk.start + 21600.0, abs=10)

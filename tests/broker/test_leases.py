@@ -115,7 +115,7 @@ async def test_a_spend_is_given_back_unless_it_may_have_been_billed(
     await desk.admit(waiter)
     await desk.run(waiter, terms)
 
-    assert await desk.flights.release(FLIGHT, terms.token, billed=billed) == (True, 1)
+    assert await desk.flights.release(FLIGHT, terms.token, billed=billed) == (True, 1, False)
     assert await desk.field("spends") == spends
 
 
@@ -164,12 +164,12 @@ async def test_a_claim_that_was_lost_cannot_be_released(desk: Desk) -> None:
     await desk.lapse()
     run = await desk.run(waiter, other)
 
-    assert await desk.flights.release(FLIGHT, frozen.token) == (False, 2)
+    assert await desk.flights.release(FLIGHT, frozen.token) == (False, 2, False)
     assert await desk.renew(waiter, other, run) == "mine"
 
 
 async def test_releasing_what_redis_forgot_is_harmless(desk: Desk) -> None:
-    assert await desk.flights.release(FLIGHT, "token") == (False, 0)
+    assert await desk.flights.release(FLIGHT, "token") == (False, 0, False)
 
 
 # settle ------------------------------------------------------------------------------------------

@@ -36,7 +36,9 @@ def terms(desk: Desk, rank: int, seat: str, *limits: Mapping[str, Any]) -> Claim
 
 async def ask(desk: Desk, name: str, asked: ClaimTerms) -> Claimed:
     """Each time under a token of its own."""
-    return await desk.flights.claim(name, desk.waiter(name), replace(asked, token=f"{name}-{asked.token}"))
+    return await desk.flights.claim(
+        name, desk.waiter(name, left_s=1e5), replace(asked, token=f"{name}-{asked.token}")
+    )
 
 
 async def give_back(desk: Desk, name: str, granted: ClaimTerms) -> None:
@@ -56,6 +58,27 @@ async def test_a_free_permit_goes_to_the_more_urgent_class_that_waits_elsewhere(
     assert isinstance(refused, Later)
     assert refused.limit == "turn"
     assert isinstance(await ask(desk, "c", high), Run)
+
+
+@pytest.mark.parametrize("more", [True, False])
+async def test_a_class_with_more_waiting_keeps_its_place_when_one_of_it_goes(desk: Desk, more: bool) -> None:
+    two = limit(desk, amount=2)
+    held, low = (terms(desk, BATCH, "w1", two) for _ in range(2))
+    high = replace(terms(desk, HIGH, "w2", two), more=more)
+    for name in "ab":
+        assert isinstance(await ask(desk, name, held), Run)
+    assert isinstance(await ask(desk, "c", low), Later)
+    assert isinstance(await ask(desk, "d", high), Later)
+    await give_back(desk, "a", held)
+    assert isinstance(await ask(desk, "d", high), Run)
+    await give_back(desk, "b", held)
+
+    assert isinstance(await ask(desk, "c", low), Run)  # after eight of those it would be its turn again
+    await give_back(desk, "c", low)
+
+    next_ = await ask(desk, "e", low)
+
+    assert isinstance(next_, Later if more else Run)
 
 
 async def test_who_does_not_come_for_its_permit_is_waited_for_no_longer(desk: Desk) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple, TypeVar
 
-from broker.answers import Admitted, Cancelled, Claimed, Committed, Doubts, Run
+from broker.answers import Admitted, Cancelled, Claimed, Committed, Doubts, Released, Run
 from broker.flights import BACKOFF_S, LONGEST_BACKOFF_S, Admission, ClaimTerms, Flights, Result
 from tests.model.lua import PREFIX, LuaScripts, sources
 from tests.model.standin import Frozen, Store
@@ -125,7 +125,7 @@ class Flight:
 
     def release(
         self, redis: int, now: float, token: str, *, parked_until: float, billed: bool, sent: bool
-    ) -> tuple[tuple[bool, int], int]:
+    ) -> tuple[Released, int]:
         return self._run(
             ("release", redis, now, token, parked_until, billed, sent),
             lambda: self._flights.release(FLIGHT, token, parked_until=parked_until, billed=billed, sent=sent),

@@ -30,7 +30,19 @@ LIMITS = (
 )  # fmt: skip
 FIRST: dict[str, Any] = {"rank": 0, "rotation": "least_used"}
 RATE = {"key": "o1:rate", "amount": 2, "window_s": 60.0, "name": "rate"}
-RELATIVE = ("permit:", "used", "notes", "request:", "sliding", "closed", "|foreign", "|turns", "adapted")
+BROKEN = {"key": "o1:closed", "until_": 0.0, "grow_s": 1.0}
+RELATIVE = (
+    "permit:",
+    "used",
+    "notes",
+    "request:",
+    "sliding",
+    "closed",
+    "|foreign",
+    "|turns",
+    "adapted",
+    "line:",
+)
 """Keys that end some time after they were written, by Redis's own clock; the others end at an instant."""
 
 texts = st.sampled_from(["r1", "r2", "r3"])
@@ -41,6 +53,8 @@ calls = st.one_of(
             "rank": st.integers(0, 2), "durable": st.booleans(), "max_age_s": st.sampled_from([0, 5, 600]),
             "keep_s": st.sampled_from([0, 5, 600.5]), "backoff_s": st.just(30.0),
             "longest_backoff_s": st.just(600.0), "limits": st.sampled_from([(), (RATE,)]),
+            "queue": st.sampled_from(["", "jobs.groq.any.high"]), "agent": st.sampled_from(["a", "b"]),
+            "earliest": st.sampled_from([(), (1e10, "requests-86400s")]),
         })),
     st.tuples(st.just("claim"), texts, st.fixed_dictionaries({
         "worker": st.sampled_from(["w1", "w2"]), "token": tokens, "limits": st.sampled_from([(), LIMITS]),
@@ -145,8 +159,10 @@ class Pair:
             case "commit":
                 retry_at = self.now + details["retry_in"] if details["retry_in"] else 0
                 started = self.now - details["ago"]
+                failed = [BROKEN] if not details["ok"] else []
                 return common | {
-                    "started": started, "retry_at": retry_at, "permit_key": f"o1:permit:{details['token']}"
+                    "started": started, "retry_at": retry_at, "permit_key": f"o1:permit:{details['token']}",
+                    "parts": ["o1:closed"], "failed": failed,
                 }  # fmt: skip
             case "release":
                 until = self.now + (details["closes_for"] or 0)
@@ -155,7 +171,9 @@ class Pair:
                     if details["closes_for"]
                     else []
                 )
-                return common | {"closed": closed, "permit_key": f"o1:permit:{details['token']}"}
+                failed = [BROKEN] if details["overloaded"] else []
+                key = f"o1:permit:{details['token']}"
+                return common | {"closed": closed, "failed": failed, "permit_key": key}
             case "settle":
                 waiters = [{"key": f"a/{name}", "deadline": deadline}]
                 return {"waiters": waiters, "keep_s": 0.0, **details}
@@ -215,7 +233,7 @@ def test_a_whole_life_of_a_flight_is_the_same_on_both(redis: Redis) -> None:
     pair = Pair(redis)
     admission = {
         "rank": 1, "durable": False, "max_age_s": 600, "keep_s": 600, "backoff_s": 30.0,
-        "longest_backoff_s": 600.0, "limits": (),
+        "longest_backoff_s": 600.0, "limits": (), "queue": "jobs.groq.any.high", "agent": "a", "earliest": (),
     }  # fmt: skip
     result = {
         "token": "t2", "ok": True, "outcome": "a", "events": "e", "keep_s": 600, "shared_s": 0, "ago": 1,

@@ -9,6 +9,7 @@ from broker.answers import (
     Done,
     Doubts,
     Expired,
+    Late,
     Later,
     Living,
     Own,
@@ -121,6 +122,8 @@ def _after_claim(
             return (("park", largest_tier_within(until - now)), ("ack",))
         case Later():
             return (("later", now + RENEW_EVERY_S),)
+        case Late():
+            raise AssertionError("no limit of the model opens as late as that")
         case Spent(started=started, doubts=doubts):
             return (("commit", "spent", token, started, 0, _doubted(doubts)),)
         case Expired(events=events, doubts=doubts):

@@ -25,7 +25,7 @@ _FENCES: Final = (
         "fence",
         _COMMIT,
         """    if f.state and f.token ~= a.token then
-      settle_permits(a.permit_key, how)
+      settle()
       return {'stale'}
     end
 """,
@@ -174,9 +174,41 @@ _RESERVES: Final = (
         "what the provider says is left of a limit is not heard",
         "reserve",
         "workers/execution.py",
-        "        result = Result(outcome, event, keep_s=keep_s, bill=bill, left=left)\n",
-        "        result = Result(outcome, event, keep_s=keep_s, bill=bill, left=None and left)\n",
+        "Result(outcome, event, keep_s=keep_s, bill=bill, left=left, parts=parts)",
+        "Result(outcome, event, keep_s=keep_s, bill=bill, left=None, parts=parts)",
         ("tests/test_quotas.py::test_what_another_program_uses_of_a_limit_is_heard_from_the_provider",),
+    ),
+    Mutant(
+        "a call that failed opens the circuit that it tried",
+        "reserve",
+        _COMMIT,
+        "let_in = #a.failed == 0,",
+        "let_in = true,",
+        ("tests/broker/test_circuits.py::test_an_error_that_ends_a_flight_leaves_what_it_tried_closed",),
+    ),
+    Mutant(
+        "every queue beside another gets as much as that",
+        "order",
+        "workers/line.py",
+        "share = self._shares.get(queue, 1)",
+        "share = 1",
+        ("tests/test_fairness.py::test_each_agent_gets_its_share_of_the_next_calls",),
+    ),
+    Mutant(
+        "a class loses its place with the first of it that goes",
+        "order",
+        "broker/scripts/turns.lua",
+        "redis.call('ZREM', marks, a.seat) == 1 and a.more then",
+        "redis.call('ZREM', marks, a.seat) == 1 and false then",
+        ("tests/broker/test_turns.py::test_a_class_with_more_waiting_keeps_its_place_when_one_of_it_goes",),
+    ),
+    Mutant(
+        "whom a limit lets pass too late waits for it",
+        "order",
+        "broker/scripts/claim.lua",
+        "local is_late = refusal and refusal.at >= latest and",
+        "local is_late = refusal and refusal.at < 0 and",
+        ("tests/broker/test_late.py::test_who_waits_for_less_than_that_is_told_at_once",),
     ),
     Mutant(
         "a permit is good for ever",

@@ -22,7 +22,7 @@ class Mutant:
 
     Attributes:
         name: What is wrong then, in a few words.
-        guard: Which kind it is of: ack, confirm, fence, settle, reserve, life, books.
+        guard: Which kind it is of: ack, confirm, fence, settle, reserve, order, life, books.
         file: Where the guard stands.
         old: Its text, which stands there exactly once.
         new: What stands there instead.

@@ -13,6 +13,7 @@ import aio_pika
 import httpx
 
 from broker import declaring
+from broker.sweeping import with_sides
 from producer_sdk import AsyncOptimizer
 from tests.support.stacks import stacks
 from topology import names
@@ -128,12 +129,15 @@ class House:
             yield seen
 
     async def depth(self, queue: str) -> int:
-        """Messages ready in a queue, as a passive declaration counts them."""
+        """Messages ready in a queue, and in those beside it, as passive declarations count them."""
         connection = await aio_pika.connect(self.amqp_url)
         async with connection:
             channel = await connection.channel()
-            declared = await channel.declare_queue(queue, passive=True)
-            return declared.declaration_result.message_count or 0
+            count = 0
+            for name in await with_sides(connection, [queue]):
+                declared = await channel.declare_queue(name, passive=True)
+                count += declared.declaration_result.message_count or 0
+            return count
 
 
 def echo_of(prompt: str) -> str:

@@ -73,3 +73,20 @@ def test_a_providers_day_ends_at_its_own_hour(text: str, offset_s: float) -> Non
 def test_another_form_of_the_hour_is_refused_with_the_right_one(text: str) -> None:
     with pytest.raises(ValueError, match="is not of the form '00:00 UTC'"):
         day_offset_s(text)
+
+
+@pytest.mark.parametrize(
+    ("limit", "slack_s"),
+    [
+        (Limit(requests=120, window_s=60), 0.6),
+        (Limit(requests=120, window_s=20), 0.2),
+        (Limit(requests=120, window_s=600), 1.0),
+        (Limit(requests=120, window_s=20, counting="fixed"), 0.2),
+        (Limit(requests=50, window_s=86400, counting="fixed"), 5.0),
+        (Limit(requests=120, window_s=20, counting="bucket"), 1.0),
+        (Limit(requests=120, window_s=60, counting="bucket", burst=2), 0.5),
+        (Limit(requests=120, window_s=60, counting="bucket", burst=1), 0.25),
+    ],
+)
+def test_a_call_may_be_late_by_what_costs_little_of_its_limit(limit: Limit, slack_s: float) -> None:
+    assert limit.slack_s == pytest.approx(slack_s)

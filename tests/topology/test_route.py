@@ -1,12 +1,11 @@
-import math
 from typing import Any
 
 import pytest
 
 from topology.errors import ErrorType, Refused
-from topology.fleet import Fleet, Model
+from topology.fleet import Fleet
 from topology.messages import Request
-from topology.route import cost_usd, estimated_tokens, static_route
+from topology.route import static_route
 
 
 def model(name: str, price: float | None = None, **changes: Any) -> dict[str, Any]:
@@ -146,43 +145,3 @@ def test_a_long_list_of_models_is_told_in_part() -> None:
 
     assert len(refusal("nonesuch", fleet)) < 300
     assert len(static_route(fleet, request("auto"))) == 8
-
-
-@pytest.mark.parametrize(
-    ("params", "answer"),
-    [
-        ({"max_tokens": 7}, 7),
-        ({"max_completion_tokens": 9, "max_tokens": 7}, 9),
-        ({}, 1024),
-        ({"max_tokens": "many"}, 1024),
-        ({"max_tokens": -1}, 1024),
-    ],
-)
-def test_the_answers_tokens_are_those_that_the_request_allows(params: dict[str, Any], answer: int) -> None:
-    assert estimated_tokens(request("auto", params=params))[1] == answer
-
-
-def test_longer_prompts_are_expected_to_take_more_tokens() -> None:
-    short, long = (
-        estimated_tokens(request("auto", params={"messages": [{"content": "word " * n}]}))[0]
-        for n in (10, 1000)
-    )
-    assert 0 < short < long
-    assert long == pytest.approx(1250, rel=0.1)
-
-
-def test_embeddings_generate_no_tokens() -> None:
-    assert estimated_tokens(request("auto", operation="embeddings", params={"input": "x"}))[1] == 0
-
-
-def test_a_cost_is_prompt_and_answer_at_their_own_prices() -> None:
-    priced = Model(id="m", input_usd_per_mtok=2, output_usd_per_mtok=10)
-
-    assert cost_usd(priced, 1_000_000, 500_000) == pytest.approx(7.0)
-    assert math.isclose(cost_usd(priced, 0, 0) or 0.0, 0.0)
-
-
-def test_a_cost_without_price_or_tokens_is_not_known() -> None:
-    assert cost_usd(Model(id="m"), 1, 1) is None
-    assert cost_usd(Model(id="m", input_usd_per_mtok=1, output_usd_per_mtok=1), None, 1) is None
-    assert cost_usd(Model(id="m", input_usd_per_mtok=1, output_usd_per_mtok=1), 1, None) is None
