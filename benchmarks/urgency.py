@@ -83,16 +83,24 @@ class Crowd:
 
     async def ask(self, agent: str, kind: str, **options: Any) -> None:
         """Asks once and waits for the answer."""
+        await self._ask(agent, f"{kind}.{next(self._names)}", **options)
+
+    async def _ask(self, agent: str, name: str, **options: Any) -> None:
         if agent not in self._agents:
             optimizer = AsyncOptimizer(agent, url=self._url)
             self._agents[agent] = await self._stack.enter_async_context(optimizer)
-        name = f"{kind}.{next(self._names)}"
         await self._agents[agent].chat(f"A prompt of {name}", request_id=name, timeout=3600, **options)
 
     def send(self, agent: str, kind: str, count: int, **options: Any) -> None:
         """Asks so often, and waits for nothing."""
         for _ in range(count):
-            self.own(self.ask(agent, kind, **options))
+            self.send_one(agent, kind, **options)
+
+    def send_one(self, agent: str, kind: str, **options: Any) -> str:
+        """Asks once and waits for nothing; returns the request's id."""
+        name = f"{kind}.{next(self._names)}"
+        self.own(self._ask(agent, name, **options))
+        return name
 
     def own(self, work: Coroutine[Any, Any, None]) -> None:
         """Runs this until the crowd goes."""

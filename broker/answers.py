@@ -163,13 +163,17 @@ Attended = Expired | Done | Own | Busy | Spent | Idle
 
 @dataclass(frozen=True)
 class Stored:
-    """The outcome stands; these waiters have not got it. A `duplicate` came second."""
+    """The outcome stands; these waiters have not got it.
+
+    A `duplicate` came second; `broke`: the circuit of what failed opened by this end.
+    """
 
     outcome: Outcome
     payer: str
     events: bytes
     waiters: tuple[Waiter, ...]
     duplicate: bool = False
+    broke: bool = False
 
 
 @dataclass(frozen=True)
@@ -264,13 +268,14 @@ def attended(answer: list[bytes]) -> Attended:
 def committed(answer: list[bytes]) -> Committed:
     """Reads what `commit.lua` answered."""
     match answer:
-        case [b"stored" | b"duplicate" as verdict, payer, events, outcome, *waiters]:
+        case [b"stored" | b"duplicate" as verdict, broke, payer, events, outcome, *waiters]:
             return Stored(
                 Outcome.from_bytes(outcome),
                 payer.decode(),
                 events,
                 _waiters(waiters),
                 duplicate=verdict == b"duplicate",
+                broke=broke == b"1",
             )
         case [b"stale"]:
             return Stale()

@@ -6,6 +6,7 @@ Each method is one Lua script, one round trip, one atomic step; `docs/protocol.m
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal
 
+import msgpack
 from redis.asyncio import Redis
 
 from broker.answers import (
@@ -44,7 +45,7 @@ _LAYOUT: Final = "o1"
 
 
 class Flights:
-    """The eight scripts on one Redis.
+    """The scripts on one Redis.
 
     Args:
         redis: Connected with `decode_responses=False`; not closed here.
@@ -250,6 +251,13 @@ class Flights:
         if not limits:
             return []
         return [float(left) for left in await self._scripts.run("left", "", limits=list(limits))]
+
+    async def meters(self, limits: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """How each limit stands, for working out when it grants what, as `meters.lua` tells it."""
+        if not limits:
+            return []
+        answers = await self._scripts.run("meters", "", limits=list(limits))
+        return [msgpack.unpackb(packed) for packed in answers]
 
     async def in_line(self, queue: str, sides: int, now: float) -> list[int]:
         """How many agents have something waiting in a queue of jobs, and in each of so many beside it.

@@ -19,6 +19,8 @@ _AT_ONCE: Final = 0.1
 """Of what is paced, this share may be used at once, and the rest as the window passes."""
 _LEVEL_OF: Final = {Scope.MODEL: 0, Scope.KEY: 1, Scope.ACCOUNT: 1, Scope.PROVIDER: -1, Scope.ADDRESS: -1}
 """Where to begin to look, among the levels from the narrowest to the widest."""
+_NO_COSTS: Final = {"requests": 0.0, "tokens": 0.0, "usd": 0.0}
+Limits = tuple[dict[str, Any], ...]
 
 
 @dataclass(frozen=True)
@@ -55,18 +57,10 @@ class Permits:
                 "agent": job.waiter.agent,
                 "worker": self.worker,
             },
-            limits=(
-                *self._leases("fleet", self.fleet.fleet.concurrency),
-                *(
-                    {**lease, "adapts": f"{self.prefix}adapted:{name}"}
-                    for lease in self._leases(name, self.provider.concurrency)
-                ),
-                *(self._rate(name, limit, costs, priority) for limit in self.provider.limits),
-            ),
+            limits=self._shared(costs, priority),
             closed=(self.closed_key(),),
             paused=(paused_key(self.prefix), name),
-            accounts=tuple(self._account(a, model, costs, priority) for a in self.provider.quota_owners)
-            or (self._account(None, model, costs, priority),),
+            accounts=self._accounts(model, costs, priority),
             used_key=self.used_key(),
             rotation=self.provider.rotation,
             notes_key=f"{self.prefix}accounts:{name}",
@@ -76,6 +70,31 @@ class Permits:
             more=more,
         )
 
+    def limits_of_lane(self, lane: str, priority: Priority) -> tuple[Limits, dict[str, Limits]]:
+        """What every call of this class in this lane must pass: the shared limits, and those of each account.
+
+        What a call costs is left open.
+        """
+        models = (model for model in self.provider.models if model.lane == lane)
+        model = next(models, Model(id="any"))
+        accounts = self._accounts(model, _NO_COSTS, priority)
+        return self._shared(_NO_COSTS, priority), {a["name"]: tuple(a["limits"]) for a in accounts}
+
+    def _shared(self, costs: Mapping[str, float], priority: Priority) -> Limits:
+        name = self.provider.name
+        return (
+            *self._leases("fleet", self.fleet.fleet.concurrency),
+            *(
+                {**lease, "adapts": f"{self.prefix}adapted:{name}"}
+                for lease in self._leases(name, self.provider.concurrency)
+            ),
+            *(self._rate(name, limit, costs, priority) for limit in self.provider.limits),
+        )
+
+    def _accounts(self, model: Model, costs: Mapping[str, float], priority: Priority) -> Limits:
+        owners: Iterable[Account | None] = self.provider.quota_owners or (None,)
+        return tuple(self._account(owner, model, costs, priority) for owner in owners)
+
     def used_key(self) -> str:
         """Where the calls of each account in this UTC day are counted."""
         return f"{self.prefix}used:{self.provider.name}:{datetime.now(UTC):%Y-%m-%d}"
@@ -83,10 +102,9 @@ class Permits:
     def limits_of_account(self, account: Account) -> list[dict[str, Any]]:
         """An account's own limits, whichever model is called."""
         scope = f"{self.provider.name}:{account.name}"
-        costs = dict.fromkeys(("requests", "tokens", "usd"), 0.0)
         return [
             *self._leases(scope, account.concurrency),
-            *(self._rate(scope, limit, costs, Priority.HIGH) for limit in account.limits),
+            *(self._rate(scope, limit, _NO_COSTS, Priority.HIGH) for limit in account.limits),
         ]
 
     def closed_key(self, *scope: str) -> str:

@@ -13,10 +13,21 @@ from redis.exceptions import TimeoutError as RedisSilent
 
 from broker.away import StateAway, asking
 
-_SCRIPTS: Final = ("admit", "claim", "restamp", "renew", "commit", "release", "settle", "cancel", "left")
+_SCRIPTS: Final = (
+    "admit",
+    "claim",
+    "restamp",
+    "renew",
+    "commit",
+    "release",
+    "settle",
+    "cancel",
+    "left",
+    "meters",
+)
 _PERMITS: Final = ("limits", "closed", "permits")
 _OF_CLAIM: Final = ("lines", "turns", "accounts")
-_OF_PERMITS: Final = frozenset({"claim", "restamp", "commit", "release", "left"})
+_OF_PERMITS: Final = frozenset({"claim", "restamp", "commit", "release", "left", "meters"})
 _LOADS: Final = 3
 """How often they are loaded for one round trip in a Redis that forgets them again."""
 _WHEN_FULL: Final = frozenset({"restamp", "renew", "commit", "release", "settle", "cancel"})

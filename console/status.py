@@ -19,6 +19,7 @@ from broker import declaring
 from broker.opening import open_redis
 from broker.sweeping import with_sides
 from console.commands import FLEET_FILE, run
+from console.request_status import show_request
 from console.watching import amqp_url_or_exit, one_line, quiet_logging, refuse
 from console.watching_tables import LivePool, LiveWorker, QueueDepth, Status, print_status
 from producer_sdk import alarms
@@ -226,12 +227,24 @@ AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
 
 
 def status_command(
-    config: Config = None, url: AmqpUrl = None, redis_url: RedisUrl = None, as_json: AsJson = False
+    request: Annotated[
+        str | None, typer.Argument(metavar="[REQUEST]", help="A request's id: where that one stands.")
+    ] = None,
+    config: Config = None,
+    url: AmqpUrl = None,
+    redis_url: RedisUrl = None,
+    agent: Annotated[str | None, typer.Option(help="With REQUEST: only this agent's.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Show the workers that live, what waits in the queues, and what is wrong.
 
-    The exit status is 0 whatever it shows; `optimizer health` is for checks.
+    With a request's id: where it waits, how many of its class are before it,
+    and when it is expected to start; exit status 1 where nobody waits under it.
+    Else the exit status is 0 whatever it shows; `optimizer health` is for checks.
     """
+    if request is not None:
+        show_request(request, agent, config, redis_url, as_json=as_json)
+        return
     status = _status_of(config, url, redis_url)
     if as_json:
         typer.echo(

@@ -271,6 +271,7 @@ class Waiting(WireMessage):
         waits_for: What it waits for, such as the name of a limit.
         until: Epoch seconds at which it is looked at again, as far as known.
         position: How many of the same pool, lane and priority start before it, as far as known.
+        starts_at: Epoch seconds at which its call is expected to start, as far as known.
     """
 
     kind: ClassVar[str] = "waiting"
@@ -279,6 +280,7 @@ class Waiting(WireMessage):
     waits_for: str
     until: float | None = None
     position: int | None = Field(default=None, ge=0)
+    starts_at: float | None = None
 
 
 class Cancel(WireMessage):

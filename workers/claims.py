@@ -82,6 +82,10 @@ class Claims:
         )
         return released.broke
 
+    async def give_back(self, fingerprint: str, token: str, *, sent: bool) -> None:
+        """Gives up a claim under which nothing was called; `sent`: its doubts are passed on."""
+        await self.until_decided(lambda: self._worker.flights.release(fingerprint, token, sent=sent))
+
     async def until_decided(self, ask: Callable[[], Awaitable[T]]) -> T:
         """Asks again and again while Redis is away."""
         while True:

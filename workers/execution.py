@@ -149,9 +149,7 @@ class Execution:
         if moved is None:
             return await self._telling.tell_late(delivery, job, terms.token, late)
         await self._telling.enter_doubtful(job, *late.doubts)
-        await self._claims.until_decided(
-            lambda: self._worker.flights.release(job.fingerprint, terms.token, sent=True)
-        )
+        await self._claims.give_back(job.fingerprint, terms.token, sent=True)
         return await self._moving.send_on(delivery, self._moving.handed_on(job, moved, late.limit))
 
     async def _run(self, delivery: Delivery, call: Call) -> Executed:
@@ -330,9 +328,7 @@ class Execution:
         if mine is None:
             if not self._underway.claiming[job.fingerprint]:
                 # Granted, but the answer was lost on its way from Redis: no call was ever made.
-                await self._claims.until_decided(
-                    lambda: self._worker.flights.release(job.fingerprint, token, sent=False)
-                )
+                await self._claims.give_back(job.fingerprint, token, sent=False)
             return LaterPlease(AGAIN_S, "own claim")
         if job.waiter.key != mine.waiter:
             # The call's end is told to its own waiter, and to whom Redis knows: this one may be neither.

@@ -170,6 +170,7 @@ class AfterFailure:
         ended = await self._claims.commit(call, replace(result, failed=self._part(call, failure.scope)))
         match ended:
             case Stored():
+                self._tell_circuit(call, failure, broke=ended.broke)
                 return await self._telling.tell(delivery, job, ended)
             case Stale():
                 return await self._moving.park(delivery, call.job, 0.0)
@@ -195,16 +196,20 @@ class AfterFailure:
             parked_until=parked_until,
             failed=self._part(call, failure.scope),
         )
-        if broke:
-            self._worker.events.emit(
-                EventType.CIRCUIT_OPENED,
-                provider=self._provider.name,
-                account=None if failure.scope in _OF_ALL else call.run.account,
-                model=call.model.id if failure.scope in _OF_MODELS else None,
-                scope=failure.scope.value,
-                kind=failure.kind.value,
-                code=failure.code,
-            )
+        self._tell_circuit(call, failure, broke=broke)
+
+    def _tell_circuit(self, call: Call, failure: Failure, *, broke: bool) -> None:
+        if not broke:
+            return
+        self._worker.events.emit(
+            EventType.CIRCUIT_OPENED,
+            provider=self._provider.name,
+            account=None if failure.scope in _OF_ALL else call.run.account,
+            model=call.model.id if failure.scope in _OF_MODELS else None,
+            scope=failure.scope.value,
+            kind=failure.kind.value,
+            code=failure.code,
+        )
 
     async def _end_in_error(
         self, delivery: Delivery, call: Call, failure: Failure, *, shared_s: float = 0.0

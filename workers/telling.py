@@ -92,9 +92,7 @@ class Telling:
                 return await self.tell(delivery, job, ended)
             case Living():
                 await self.enter_doubtful(job, *late.doubts)
-                await self._claims.until_decided(
-                    lambda: self._worker.flights.release(job.fingerprint, token, sent=True)
-                )
+                await self._claims.give_back(job.fingerprint, token, sent=True)
         return await self._moving.park(delivery, job, 0.0)
 
     async def tell_expired(self, delivery: Delivery, job: Job, expired: Expired = _NOTHING_OWED) -> Executed:

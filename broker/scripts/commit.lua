@@ -9,8 +9,8 @@
 --       parts: [key], of the provider, which a result shows to be well,
 --       failed: [] or [{key, until_, grow_s}], the part that failed, where this is an error of the provider's
 -- Returns one of
---   stored, payer, events, outcome, waiter...      these have no answer yet
---   duplicate, payer, events, outcome, waiter...   another result came first; this spend was one too many
+--   stored, broke, payer, events, outcome, waiter...   these have no answer yet; broke is 1 where a circuit opened
+--   duplicate, 0, payer, events, outcome, waiter...    another result came first; this spend was one too many
 --   stale                                          an error of somebody who no longer holds the claim
 --   living                                         somebody has time for another try: release instead
 
@@ -22,21 +22,15 @@ local f = read_flight('state', 'status', 'token', 'opened', 'result_token', 'kee
 local how = {bill = a.bill, left = a.left, let_in = #a.failed == 0, ok = a.ok}
 
 local function settle()
-  local probed = {}
-  for _, key in ipairs(settle_permits(a.permit_key, how)) do
-    probed[key] = true
-  end
-  for _, part in ipairs(a.failed) do
-    note_failure(part, now, probed[part.key])
-  end
+  return end_call(a.permit_key, how, {}, a.failed, now)
 end
 
 if a.ok then
   note_success(a.parts)
 end
 
-local function answer(verdict, events)
-  return append_waiters({verdict, redis.call('HGET', FLIGHT, 'payer') or '', events,
+local function answer(verdict, broke, events)
+  return append_waiters({verdict, broke, redis.call('HGET', FLIGHT, 'payer') or '', events,
     redis.call('HGET', FLIGHT, 'outcome')})
 end
 
@@ -55,19 +49,20 @@ end
 -- Whatever is answered, and even if Redis was emptied: the job's own waiter waits, unless it has its answer.
 remember(a.key, a.waiter, a.deadline)
 
+local broke = '0'
 local repeated = f.state == 'done' and f.result_token == a.token
 if not repeated then
   if a.ok then
     if f.state == 'done' and f.status == 'ok' then
       settle()
-      return answer('duplicate', f.events or '')
+      return answer('duplicate', '0', f.events or '')
     end
     if f.opened and a.started < f.opened and f.token ~= a.token then
       -- Reopened since: who waits now asked for a newer answer; not so the job's own waiter, whom an emptied
       -- Redis forgot.
       settle()
       local served = redis.call('ZSCORE', SERVED, a.key)
-      return {'duplicate', a.key, '', a.outcome, not served and a.waiter or nil}
+      return {'duplicate', '0', a.key, '', a.outcome, not served and a.waiter or nil}
     end
   else
     if f.state and f.token ~= a.token then
@@ -79,7 +74,7 @@ if not repeated then
     end
   end
 
-  settle()
+  broke = settle()
   local fresh_until = now + (a.ok and math.max(f.keep_s or 0, a.keep_s) or a.shared_s)
   if a.ok and f.status == 'ok' then
     fresh_until = math.max(fresh_until, f.fresh_until) -- what others stored for longer, they find for as long
@@ -97,4 +92,4 @@ if not repeated then
   redis.call('HDEL', FLIGHT, 'token', 'worker', 'lease_until', 'call', 'parked_until', 'published_at')
   keep_until(fresh_until)
 end
-return answer('stored', redis.call('HGET', FLIGHT, 'events') or '')
+return answer('stored', broke, redis.call('HGET', FLIGHT, 'events') or '')

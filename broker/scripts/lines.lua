@@ -3,6 +3,7 @@
 -- line:<queue>                   hash   agent -> the side queue that it has for itself
 -- line:<queue>|<side>            zset   agent -> its latest deadline; side 0 is the common queue
 -- line:<queue>|<side>|<agent>    zset   fingerprint -> deadline, what it has waiting there
+-- line:<queue>|<side>|*          zset   fingerprint -> the instant at which it came, of all agents
 --
 -- The first few of each agent wait in the common queue. Who has more gets a side queue for the rest, of its own as
 -- long as there is a free one, so that nobody else waits behind those. Nothing rests on this but fairness.
@@ -12,7 +13,11 @@ local SIDES = 8
 local LINE_S = 604800
 
 local function in_line(place, agent, now)
-  redis.call('ZREMRANGEBYSCORE', place .. '|' .. agent, '-inf', text(now))
+  local gone = redis.call('ZRANGEBYSCORE', place .. '|' .. agent, '-inf', text(now))
+  if #gone > 0 then
+    redis.call('ZREM', place .. '|' .. agent, unpack(gone))
+    redis.call('ZREM', place .. '|*', unpack(gone))
+  end
   return redis.call('ZCARD', place .. '|' .. agent)
 end
 
@@ -59,8 +64,10 @@ local function enter_line(queue, agent, deadline, now)
   local place = line .. '|' .. side
   own = place .. '|' .. agent
   redis.call('HSET', FLIGHT, 'line', own)
-  for _, key in ipairs({place, own}) do
-    redis.call('ZADD', key, text(deadline), key == own and fingerprint or agent)
+  redis.call('ZADD', place, text(deadline), agent)
+  redis.call('ZADD', own, text(deadline), fingerprint)
+  redis.call('ZADD', place .. '|*', text(now), fingerprint)
+  for _, key in ipairs({place, own, place .. '|*'}) do
     redis.call('EXPIRE', key, LINE_S)
   end
   return side
@@ -70,7 +77,9 @@ end
 local function leave_line(own)
   if own then
     local place, agent = string.match(own, '^(.*)|([^|]*)$')
-    redis.call('ZREM', own, string.match(FLIGHT, 'flight:(.*)$'))
+    local fingerprint = string.match(FLIGHT, 'flight:(.*)$')
+    redis.call('ZREM', own, fingerprint)
+    redis.call('ZREM', place .. '|*', fingerprint)
     redis.call('HDEL', FLIGHT, 'line')
     if redis.call('ZCARD', own) == 0 then
       redis.call('ZREM', place, agent)

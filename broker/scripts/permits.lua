@@ -108,6 +108,18 @@ local function average(note, what, value)
   redis.call('HSET', note.key, field, text(before and before + WEIGHT * (value - before) or value))
 end
 
+-- What a limit is used for on average: `mean` of the last `n` calls or so. A call takes its cost of a rate, and keeps a
+-- unit of concurrency for as long as it lasts.
+local MEAN_OF = 20
+local MEANS_S = 172800
+
+local function learn(key, value)
+  local n = redis.call('HINCRBY', key .. '|mean', 'n', 1)
+  local mean = tonumber(redis.call('HGET', key .. '|mean', 'mean') or '0')
+  redis.call('HSET', key .. '|mean', 'mean', text(mean + (value - mean) / math.min(n, MEAN_OF)))
+  redis.call('EXPIRE', key .. '|mean', MEANS_S)
+end
+
 local function settle_account(note, how)
   if how.ok then
     average(note, 'seconds', clock() - note.at)
@@ -119,11 +131,12 @@ end
 
 -- Ends the leases of a call and books what it really used. `how` it ended: `bill`, the units used, where a missing one
 -- keeps what was reserved; `left`, what the provider said is left of a limit, by key; `let_in`: what it has tried is
--- open again; `ok`, `failed`, `overloaded`. Returns what it has tried, and its account's note.
+-- open again; `ok`, `failed`, `overloaded`. Returns what it has tried, and its account's note; nil where it was settled
+-- before.
 local function settle_permits(permit_key, how)
   local probed, account, packed = {}, nil, redis.call('GET', permit_key)
   if not packed then
-    return probed
+    return nil
   end
   redis.call('DEL', permit_key)
   for _, note in ipairs(cmsgpack.unpack(packed)) do
@@ -142,6 +155,9 @@ local function settle_permits(permit_key, how)
         grow(note)
       end
       redis.call('ZREM', note.key, note.token)
+      if how.bill ~= UNSPENT then
+        learn(note.key, clock() - note.at)
+      end
     elseif note.kind == 'account' then
       settle_account(note, how)
       account = note
@@ -149,10 +165,30 @@ local function settle_permits(permit_key, how)
       if how.left and how.left[note.key] then
         book_foreign(note, how.left[note.key], clock())
       end
-      if how.bill and how.bill[note.unit] then
-        settle_note(note, how.bill[note.unit])
+      local spent = how.bill and how.bill[note.unit]
+      if spent then
+        settle_note(note, spent)
+      end
+      if note.unit ~= 'requests' and how.bill ~= UNSPENT then
+        learn(note.key, spent or note.cost)
       end
     end
   end
   return probed, account
+end
+
+-- Settles the permits of a call that has ended, closes the parts of its provider that refused it, and counts the failure
+-- of those that failed. Returns '1' where a circuit opened by that, '0' where none did.
+local function end_call(permit_key, how, closed, failed, now)
+  local settled, probed, opened = settle_permits(permit_key, how), {}, '0'
+  for _, key in ipairs(settled or {}) do
+    probed[key] = true
+  end
+  for _, part in ipairs(closed) do
+    close(part, now, probed[part.key])
+  end
+  for _, part in ipairs(settled and failed or {}) do -- asked a second time, it is counted already
+    opened = note_failure(part, now, probed[part.key]) and '1' or opened
+  end
+  return opened
 end

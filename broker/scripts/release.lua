@@ -12,17 +12,7 @@ local now = clock()
 local f = read_flight('state', 'token', 'spends', 'attempts', 'call')
 
 local how = {bill = not a.sent and UNSPENT or nil, overloaded = a.overloaded, failed = a.overloaded or #a.closed > 0}
-local probed = {}
-for _, key in ipairs(settle_permits(a.permit_key, how)) do
-  probed[key] = true
-end
-for _, part in ipairs(a.closed) do
-  close(part, now, probed[part.key])
-end
-local broke = '0'
-for _, part in ipairs(a.failed) do
-  broke = note_failure(part, now, probed[part.key]) and '1' or broke
-end
+local broke = end_call(a.permit_key, how, a.closed, a.failed, now)
 
 if f.state ~= 'running' or f.token ~= a.token then
   return {'lost', tostring(f.attempts or 0), broke}

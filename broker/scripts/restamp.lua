@@ -22,5 +22,5 @@ end
 if account then
   account.at = now
 end
-take_permits(a.limits, probes, a.token, now, a.lease_s, a.permit_key, account)
+take_permits(a.limits, probes or {}, a.token, now, a.lease_s, a.permit_key, account)
 return {'mine'}

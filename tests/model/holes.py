@@ -163,7 +163,7 @@ HOLES: Final = (
     _hole(
         "N6", "who comes second publishes the events that the first has left",
         scenario("the first dies", R1, freezes=1, kills=1),
-        ("return answer('duplicate', f.events or '')", "return answer('duplicate', '')"),
+        ("return answer('duplicate', '0', f.events or '')", "return answer('duplicate', '0', '')"),
     ),
     _hole(
         "N7", "a doubt is named until the holder of a claim has passed it on",

@@ -1,0 +1,198 @@
+"""Where waiting requests stand in their lines, and when each is expected to start.
+
+The lines are in Redis (`lines.lua`), and so is what every limit has granted (`meters.lua`). Who goes next is
+decided by shares, among the classes and among the queues of agents; so it is known how many start before a
+request, if nobody else comes. When these are granted follows from the limits (`topology.schedule`), from what
+calls cost and how long they last: both are learned from the calls that ended.
+"""
+
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from redis.asyncio import Redis
+
+from broker.away import asking
+from broker.flights import Flights
+from broker.permits import Permits
+from topology import names
+from topology.fleet import Fleet, Provider
+from topology.names import Priority
+from topology.schedule import Bucket, Closed, Fixed, Lease, Meter, Sliding, grants
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a flight's job waits.
+
+    Attributes:
+        queue: The common queue of its line.
+        agent: Whose it is, for the turns that agents take.
+        ahead: How many calls of its class start before it, as far as is known now.
+        starts_at: When it is expected to start, epoch seconds; None: nobody knows.
+    """
+
+    queue: str
+    agent: str
+    ahead: int
+    starts_at: float | None
+
+
+@dataclass(frozen=True)
+class _Line:
+    """Who waits for one class of a lane: in the common queue and in each beside it."""
+
+    jobs: tuple[int, ...]
+    agents: tuple[int, ...]
+
+    @property
+    def waiting(self) -> int:
+        return sum(self.jobs)
+
+    def ahead_of(self, side: int, rank: int) -> int:
+        """How many of this line start before the one that has `rank` others before it in its queue.
+
+        The queues have shares by the agents that wait in each.
+        """
+        turns = (rank + 1) / max(1, self.agents[side])
+        others = sum(
+            min(jobs, math.floor(turns * agents))
+            for other, (jobs, agents) in enumerate(zip(self.jobs, self.agents, strict=True))
+            if other != side
+        )
+        return rank + others
+
+
+class Outlook:
+    """Reads it for one fleet. Every method raises `StateAway`.
+
+    Args:
+        redis: Connected with `decode_responses=False`; not closed here.
+        fleet: Whose limits hold.
+        prefix: Put before every key of Redis, for fleets that share one.
+    """
+
+    def __init__(self, redis: Redis, fleet: Fleet, prefix: str = "") -> None:
+        self._redis = redis
+        self._fleet = fleet
+        self._flights = Flights(redis, prefix)
+        self._prefix = self._flights.prefix
+
+    async def places(self, fingerprints: Sequence[str]) -> dict[str, Place]:
+        """The places of those that wait in a line; who runs, or is parked, has none."""
+        lines: dict[str, list[tuple[str, int, str]]] = {}
+        for fingerprint, (queue, side, agent) in (await self._lines_of(fingerprints)).items():
+            lines.setdefault(queue, []).append((fingerprint, side, agent))
+        found: dict[str, Place] = {}
+        for queue, waiting in lines.items():
+            found |= await self._places_in(queue, waiting)
+        return found
+
+    async def _lines_of(self, fingerprints: Sequence[str]) -> dict[str, tuple[str, int, str]]:
+        with asking():
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                for fingerprint in fingerprints:
+                    pipeline.hget(f"{self._prefix}flight:{fingerprint}", "line")
+                answers = await pipeline.execute()
+        lines = {}
+        for fingerprint, line in zip(fingerprints, answers, strict=True):
+            if line:
+                queue, side, agent = line.decode().removeprefix(f"{self._prefix}line:").split("|")
+                lines[fingerprint] = (queue, int(side), agent)
+        return lines
+
+    async def _places_in(self, queue: str, waiting: Sequence[tuple[str, int, str]]) -> dict[str, Place]:
+        line, ranks = await self._line(queue), await self._ranks(queue, waiting)
+        ahead = {f: line.ahead_of(side, ranks[f]) for f, side, _ in waiting if f in ranks}
+        instants = await self._starts(queue, set(ahead.values()))
+        agents = {fingerprint: agent for fingerprint, _, agent in waiting}
+        return {f: Place(queue, agents[f], before, instants.get(before)) for f, before in ahead.items()}
+
+    async def _ranks(self, queue: str, waiting: Sequence[tuple[str, int, str]]) -> dict[str, int]:
+        with asking():
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                for fingerprint, side, _ in waiting:
+                    pipeline.zrank(f"{self._prefix}line:{queue}|{side}|*", fingerprint)
+                answers = await pipeline.execute()
+        pairs = zip(waiting, answers, strict=True)
+        return {fingerprint: int(rank) for (fingerprint, *_), rank in pairs if rank is not None}
+
+    async def _line(self, queue: str) -> _Line:
+        now = await self._flights.now()
+        with asking():
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                for side in range(names.SIDES + 1):
+                    place = f"{self._prefix}line:{queue}|{side}"
+                    pipeline.zcard(f"{place}|*")
+                    pipeline.zcount(place, now, "+inf")
+                answers = [int(answer) for answer in await pipeline.execute()]
+        return _Line(tuple(answers[::2]), tuple(answers[1::2]))
+
+    async def _starts(self, queue: str, ahead: Collection[int]) -> dict[int, float]:
+        """When a class's call with so many of its own before it starts."""
+        _, name, lane, word = queue.split(".")
+        provider, own = self._fleet.providers.get(name), Priority(word)
+        if provider is None or not ahead:
+            return {}
+        others = {
+            p: (await self._line(names.jobs_queue(name, lane, p))).waiting for p in Priority if p != own
+        }
+        shares = {p: float(getattr(self._fleet.priorities, p.value)) for p in Priority}
+
+        def before(own_ones: int) -> int:
+            turns: float = (own_ones + 1) / shares[own]
+            return own_ones + sum(min(n, math.floor(turns * shares[p])) for p, n in others.items())
+
+        counts = {count: before(count) for count in ahead}
+        instants = await self._grants(provider, lane, own, max(counts.values()) + 1)
+        return {count: instants[n] for count, n in counts.items() if n < len(instants)}
+
+    async def _grants(self, provider: Provider, lane: str, priority: Priority, count: int) -> list[float]:
+        """The instants of the next so many permits, as far as they are known."""
+        permits = Permits(self._fleet, provider, self._prefix, "")
+        now = await self._flights.now()
+        shared, accounts = permits.limits_of_lane(lane, priority)
+        opens_at = await self._opens_at(permits, accounts)
+        meters = [
+            [Closed(opens_at[account]), *await self._meters(limits, now)]
+            for account, limits in accounts.items()
+        ]
+        all_of_them = [Closed(opens_at[""]), *await self._meters(shared, now)]
+        return list(islice(grants(now, all_of_them, meters), count))
+
+    async def _opens_at(self, permits: Permits, accounts: Iterable[str]) -> Mapping[str, float]:
+        """Until when the provider ('') and each account are closed."""
+        owners = {"": permits.closed_key(), **{name: permits.closed_key(name) for name in accounts}}
+        with asking():
+            untils = await self._redis.mget(list(owners.values()))
+        return {name: float(until or 0) for name, until in zip(owners, untils, strict=True)}
+
+    async def _meters(self, limits: Sequence[Mapping[str, Any]], now: float) -> list[Meter]:
+        standings = await self._flights.meters(limits)
+        meters = (_meter(limit, how, now) for limit, how in zip(limits, standings, strict=True))
+        return [meter for meter in meters if meter is not None]
+
+
+def _meter(limit: Mapping[str, Any], standing: Mapping[str, Any], now: float) -> Meter | None:
+    """None: how much calls take of it is not known yet."""
+    if limit["kind"] == "lease":
+        return Lease(standing["allowed"], standing.get("mean"), standing["held"], now)
+    cost = 1.0 if limit["unit"] == "requests" else standing.get("mean")
+    if cost is None:
+        return None
+    amount, window_s, slack_s = limit["amount"], limit["window_s"], limit["slack_s"]
+    match limit["kind"]:
+        case "sliding":
+            log = list(zip(standing["log"][::2], standing["log"][1::2], strict=True))
+            return Sliding(amount, window_s + slack_s, log, cost)
+        case "bucket":
+            return Bucket(amount, window_s, limit["burst"], standing["full_at"], cost, slack_s=slack_s)
+        case _:
+            at_once = limit.get("at_once", 1.0)
+            if standing["kept"]:
+                at_once = min(at_once, 1 - limit.get("kept", 0.0))
+            return Fixed(
+                amount, window_s, standing["starts"], standing["used"], cost, at_once=at_once, slack_s=slack_s
+            )
