@@ -2,8 +2,8 @@
 
 `python -m benchmarks.expected`: requests of several agents and classes wait for the simulated provider; where
 each of a sample stands is asked as `optimizer status REQUEST` asks it, and compared with its call's arrival
-in the ledger. The error of one that waited w seconds from the asking, and was expected to wait e, is |e - w| / w.
-Those that wait for less than ten permits are left out.
+in the ledger. The error of one that waited w seconds from the asking, and was expected to wait e, is
+|e - w| / w. Those that wait for less than ten permits are left out.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from benchmarks.fleet import Stand, stand
-from benchmarks.urgency import Crowd, taken
+from benchmarks.urgency import Crowd, taken, until_started
 from broker.opening import open_redis
 from broker.standing import Standing, Standings
 from sandbox.simulator import Latency, Limit, Settings, SimulatorProcess
@@ -98,8 +98,7 @@ async def measure(whole: Stand, provider: SimulatorProcess, case: Case, options:
     async with Crowd(whole.rabbitmq.amqp_url) as crowd, open_redis(whole.redis.redis_url, 10.0) as redis:
         standings = Standings(redis, fleet)
         crowd.send("warm", "warm", 10, priority="normal")  # what calls take is learned from some
-        while len(taken(provider)) < 10:
-            await asyncio.sleep(0.2)
+        await until_started(provider, 10)
         jobs = [(kind, n) for kind, count in case.classes.items() for n in range(count)]
         draws.shuffle(jobs)
         ids = []
@@ -150,9 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if case.name not in options.what:
             continue
         with stand() as whole, SimulatorProcess(case.provider) as provider:
-            text = _FLEET.format(
-                base_url=provider.base_url, concurrency=case.concurrency, limits=case.limits
-            )
+            text = _FLEET.format(base_url=provider.base_url, concurrency=case.concurrency, limits=case.limits)
             whole.configure(text, SIMULATED_KEY="sk-simulated")
             whole.start_worker("front")
             for _ in range(options.workers):

@@ -26,15 +26,28 @@ class Joined:
     """Another request's call will answer it."""
 
 
-@dataclass(frozen=True)
-class Lead:
-    """It must publish a job; `leads` counts those of this flight.
+class Spot(NamedTuple):
+    """Where a job waits in its line.
 
-    `side` is the queue beside the common one that the job goes to; 0: to the common one.
+    Attributes:
+        side: The queue beside the common one that it goes to; 0: the common one.
+        turn: Whoever has the smallest goes first.
     """
 
+    side: int
+    turn: float
+
+
+FIRST: Final = Spot(0, 0.0)
+"""In the common queue, before all who have a turn."""
+
+
+@dataclass(frozen=True)
+class Lead:
+    """It must publish a job, which has this spot; `leads` counts those of this flight."""
+
     leads: int
-    side: int = 0
+    spot: Spot = FIRST
 
 
 @dataclass(frozen=True)
@@ -214,8 +227,8 @@ def admitted(answer: list[bytes]) -> Admitted:
             return Hit(why.decode(), kept, payer.decode())  # type: ignore[arg-type]
         case [b"joined"]:
             return Joined()
-        case [b"lead", leads, side]:
-            return Lead(int(leads), int(side))
+        case [b"lead", leads, side, turn]:
+            return Lead(int(leads), Spot(int(side), float(turn)))
         case [b"wait", until, booked, limit]:
             return Wait(float(until), booked == b"1", limit.decode())
         case _:

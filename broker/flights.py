@@ -17,6 +17,7 @@ from broker.answers import (
     Committed,
     Released,
     Run,
+    Spot,
     admitted,
     attended,
     cancelled,
@@ -259,17 +260,12 @@ class Flights:
         answers = await self._scripts.run("meters", "", limits=list(limits))
         return [msgpack.unpackb(packed) for packed in answers]
 
-    async def in_line(self, queue: str, sides: int, now: float) -> list[int]:
-        """How many agents have something waiting in a queue of jobs, and in each of so many beside it.
-
-        `now` is Redis's instant: who is not served by his deadline waits no more.
-        """
-        places = [f"{self.prefix}line:{queue}|{side}" for side in range(sides + 1)]
-        with asking():
-            async with self._redis.pipeline(transaction=False) as pipeline:
-                for place in places:
-                    pipeline.zcount(place, now, "+inf")
-                return [int(count) for count in await pipeline.execute()]
+    async def enter(self, fingerprint: str, queue: str, waiter: Waiter) -> Spot:
+        """A flight's job goes to this common queue: it waits in that line from now on, and in no other."""
+        side, turn = await self._scripts.run(
+            "enter", fingerprint, queue=queue, agent=waiter.agent, deadline=waiter.deadline
+        )
+        return Spot(int(side), float(turn))
 
     async def are_queued(self, waiters: Sequence[tuple[str, Waiter]]) -> list[bool]:
         """Whether each still waits for its flight's job, which no worker has started and no tier holds."""

@@ -1,9 +1,9 @@
 """Where waiting requests stand in their lines, and when each is expected to start.
 
-The lines are in Redis (`lines.lua`), and so is what every limit has granted (`meters.lua`). Who goes next is
-decided by shares, among the classes and among the queues of agents; so it is known how many start before a
-request, if nobody else comes. When these are granted follows from the limits (`topology.schedule`), from what
-calls cost and how long they last: both are learned from the calls that ended.
+The lines are in Redis (`lines.lua`), in the order of turns, and so is what every limit has granted
+(`meters.lua`). Classes have shares. So it is known how many start before a request, if nobody else comes.
+When these are granted follows from the limits (`topology.schedule`), from what calls cost and how long they
+last: both are learned from the calls that ended.
 """
 
 import math
@@ -29,40 +29,13 @@ class Place:
 
     Attributes:
         queue: The common queue of its line.
-        agent: Whose it is, for the turns that agents take.
         ahead: How many calls of its class start before it, as far as is known now.
         starts_at: When it is expected to start, epoch seconds; None: nobody knows.
     """
 
     queue: str
-    agent: str
     ahead: int
     starts_at: float | None
-
-
-@dataclass(frozen=True)
-class _Line:
-    """Who waits for one class of a lane: in the common queue and in each beside it."""
-
-    jobs: tuple[int, ...]
-    agents: tuple[int, ...]
-
-    @property
-    def waiting(self) -> int:
-        return sum(self.jobs)
-
-    def ahead_of(self, side: int, rank: int) -> int:
-        """How many of this line start before the one that has `rank` others before it in its queue.
-
-        The queues have shares by the agents that wait in each.
-        """
-        turns = (rank + 1) / max(1, self.agents[side])
-        others = sum(
-            min(jobs, math.floor(turns * agents))
-            for other, (jobs, agents) in enumerate(zip(self.jobs, self.agents, strict=True))
-            if other != side
-        )
-        return rank + others
 
 
 class Outlook:
@@ -82,53 +55,40 @@ class Outlook:
 
     async def places(self, fingerprints: Sequence[str]) -> dict[str, Place]:
         """The places of those that wait in a line; who runs, or is parked, has none."""
-        lines: dict[str, list[tuple[str, int, str]]] = {}
-        for fingerprint, (queue, side, agent) in (await self._lines_of(fingerprints)).items():
-            lines.setdefault(queue, []).append((fingerprint, side, agent))
+        lines: dict[str, list[str]] = {}
+        for fingerprint, queue in (await self._queues_of(fingerprints)).items():
+            lines.setdefault(queue, []).append(fingerprint)
         found: dict[str, Place] = {}
         for queue, waiting in lines.items():
-            found |= await self._places_in(queue, waiting)
+            ahead = await self._ranks(queue, waiting)
+            instants = await self._starts(queue, set(ahead.values()))
+            found |= {f: Place(queue, before, instants.get(before)) for f, before in ahead.items()}
         return found
 
-    async def _lines_of(self, fingerprints: Sequence[str]) -> dict[str, tuple[str, int, str]]:
+    async def _queues_of(self, fingerprints: Sequence[str]) -> dict[str, str]:
+        """The common queue of each line."""
         with asking():
             async with self._redis.pipeline(transaction=False) as pipeline:
                 for fingerprint in fingerprints:
                     pipeline.hget(f"{self._prefix}flight:{fingerprint}", "line")
                 answers = await pipeline.execute()
-        lines = {}
-        for fingerprint, line in zip(fingerprints, answers, strict=True):
-            if line:
-                queue, side, agent = line.decode().removeprefix(f"{self._prefix}line:").split("|")
-                lines[fingerprint] = (queue, int(side), agent)
-        return lines
+        return {
+            fingerprint: line.decode().removeprefix(f"{self._prefix}line:").partition("|")[0]
+            for fingerprint, line in zip(fingerprints, answers, strict=True)
+            if line
+        }
 
-    async def _places_in(self, queue: str, waiting: Sequence[tuple[str, int, str]]) -> dict[str, Place]:
-        line, ranks = await self._line(queue), await self._ranks(queue, waiting)
-        ahead = {f: line.ahead_of(side, ranks[f]) for f, side, _ in waiting if f in ranks}
-        instants = await self._starts(queue, set(ahead.values()))
-        agents = {fingerprint: agent for fingerprint, _, agent in waiting}
-        return {f: Place(queue, agents[f], before, instants.get(before)) for f, before in ahead.items()}
-
-    async def _ranks(self, queue: str, waiting: Sequence[tuple[str, int, str]]) -> dict[str, int]:
+    async def _ranks(self, queue: str, fingerprints: Sequence[str]) -> dict[str, int]:
         with asking():
             async with self._redis.pipeline(transaction=False) as pipeline:
-                for fingerprint, side, _ in waiting:
-                    pipeline.zrank(f"{self._prefix}line:{queue}|{side}|*", fingerprint)
+                for fingerprint in fingerprints:
+                    pipeline.zrank(self._order(queue), fingerprint)
                 answers = await pipeline.execute()
-        pairs = zip(waiting, answers, strict=True)
-        return {fingerprint: int(rank) for (fingerprint, *_), rank in pairs if rank is not None}
+        pairs = zip(fingerprints, answers, strict=True)
+        return {fingerprint: int(rank) for fingerprint, rank in pairs if rank is not None}
 
-    async def _line(self, queue: str) -> _Line:
-        now = await self._flights.now()
-        with asking():
-            async with self._redis.pipeline(transaction=False) as pipeline:
-                for side in range(names.SIDES + 1):
-                    place = f"{self._prefix}line:{queue}|{side}"
-                    pipeline.zcard(f"{place}|*")
-                    pipeline.zcount(place, now, "+inf")
-                answers = [int(answer) for answer in await pipeline.execute()]
-        return _Line(tuple(answers[::2]), tuple(answers[1::2]))
+    def _order(self, queue: str) -> str:
+        return f"{self._prefix}line:{queue}|*"
 
     async def _starts(self, queue: str, ahead: Collection[int]) -> dict[int, float]:
         """When a class's call with so many of its own before it starts."""
@@ -136,9 +96,12 @@ class Outlook:
         provider, own = self._fleet.providers.get(name), Priority(word)
         if provider is None or not ahead:
             return {}
-        others = {
-            p: (await self._line(names.jobs_queue(name, lane, p))).waiting for p in Priority if p != own
-        }
+        with asking():
+            others = {
+                p: int(await self._redis.zcard(self._order(names.jobs_queue(name, lane, p))))
+                for p in Priority
+                if p is not own
+            }
         shares = {p: float(getattr(self._fleet.priorities, p.value)) for p in Priority}
 
         def before(own_ones: int) -> int:

@@ -24,6 +24,7 @@ _SCRIPTS: Final = (
     "cancel",
     "left",
     "meters",
+    "enter",
 )
 _PERMITS: Final = ("limits", "closed", "permits")
 _OF_CLAIM: Final = ("lines", "turns", "accounts")
@@ -132,7 +133,7 @@ def _source(name: str) -> str:
     parts = ["prelude", name]
     if name in _OF_PERMITS:
         parts[1:1] = _PERMITS
-    if name == "admit":
+    if name in {"admit", "enter"}:
         parts[-1:-1] = ["lines"]
     if name == "claim":
         parts[-1:-1] = _OF_CLAIM

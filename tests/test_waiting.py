@@ -6,6 +6,7 @@ from collections.abc import Callable
 import aio_pika
 import pytest
 
+from broker.outlook import Place
 from producer_sdk import AsyncOptimizer, Reply
 from producer_sdk.errors import Cancelled
 from producer_sdk.transport import Publisher
@@ -138,7 +139,9 @@ async def test_a_providers_limit_is_named_and_the_place_in_the_line(
     assert {reply.status for reply in replies} == {"ok"}
     notices = [w for each in told.values() for w in each if w.waits_for == "simulated requests-4s"]
     assert all(notice.until is not None for notice in notices)
-    assert {notice.position for notice in notices if notice.position is not None} == {0, 1}
+    placed = {notice.position: notice for notice in notices if notice.position is not None}
+    assert set(placed) == {0, 1}
+    assert all(notice.starts_at is not None for notice in placed.values())
 
 
 async def test_the_calls_that_run_already_are_named_to_those_behind_them(
@@ -247,8 +250,8 @@ async def test_a_request_hears_of_its_waiting_once_a_second_at_most(house: House
         await queue.consume(take, no_ack=True)
         await publisher.wait_until_up()
         notices = Notices(publisher, clock)
-        for id_, position in (("r1", 2), ("r1", 1), ("r1", 0), ("r2", 0)):
-            notices.tell(asking(id_, queue.name), "a limit", 1060.0, position)
+        for id_, ahead in (("r1", 2), ("r1", 1), ("r1", 0), ("r2", 0)):
+            notices.tell(asking(id_, queue.name), "a limit", 1060.0, Place("jobs.a.any.batch", ahead, None))
         await until(lambda: told[-1:] != [] and told[-1].id == "r2")
 
     assert [(waiting.id, waiting.position) for waiting in told] == [("r1", 2), ("r2", 0)]

@@ -4,11 +4,9 @@ import asyncio
 import logging
 import math
 from collections.abc import Mapping
-from contextlib import suppress
 from itertools import count
 from typing import Any, Final
 
-from broker.flights import StateAway
 from topology.events import EventType
 from topology.fleet import Provider
 from topology.names import Priority
@@ -24,7 +22,6 @@ from workers.worker import Worker
 log = logging.getLogger("optimizer.backend")
 
 DRAIN_GRACE_S: Final = 10.0
-_COUNT_EVERY_S: Final = 0.2
 _LOOK_BESIDE_S: Final = 30
 """How often a pool looks for queues that nobody is left to tell it of."""
 _WORTH_TELLING_S: Final = 0.5
@@ -70,7 +67,6 @@ class Pool:
         """Starts jobs as slots and lines allow, and tells who asks why they wait, until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._each_second(), name=f"notices {self._provider.name}")
-            group.create_task(self._count_agents(), name=f"agents of {self._provider.name}")
             await self._start_jobs()
 
     async def _start_jobs(self) -> None:
@@ -191,22 +187,15 @@ class Pool:
                 self._tell_askers(line)
             await asyncio.sleep(TELL_EVERY_S)
 
-    async def _count_agents(self) -> None:
-        while True:
-            for line in self._lines:
-                with suppress(StateAway):
-                    await line.count(self._worker.flights, self._worker.clock.now())
-            await asyncio.sleep(_COUNT_EVERY_S)
-
     def _tell_askers(self, line: Line) -> None:
         """Those in hand, whom a closed line or the pool's calls in flight keep waiting."""
         name, notices = self._provider.name, self._worker.notices
         if line.closed_for is not None:
-            for waiter, position in line.askers():
-                notices.tell(waiter, in_words(line.closed_for, name), self._opens_at(line), position)
+            for waiter in line.askers():
+                notices.tell(waiter, in_words(line.closed_for, name), self._opens_at(line))
         elif len(self._tasks) >= self._slots:
-            for waiter, position in line.askers():
-                notices.tell(waiter, f"{name} concurrency", position=position)
+            for waiter in line.askers():
+                notices.tell(waiter, f"{name} concurrency")
 
     def _opens_at(self, line: Line) -> float:
         """The instant at which a closed line is looked at again."""

@@ -88,7 +88,7 @@ class Emptying:
 
         async def onward(body: bytes) -> list[Outgoing]:
             nonlocal stays
-            message = self._onward(queue, body)
+            message = await self._onward(queue, body)
             stays += message.routing_key == queue
             return [message]
 
@@ -100,7 +100,7 @@ class Emptying:
             log.info("moved to other providers", extra={"queue": queue, "jobs": passed - stays})
         return True
 
-    def _onward(self, queue: str, body: bytes) -> Outgoing:
+    async def _onward(self, queue: str, body: bytes) -> Outgoing:
         try:
             job = Job.from_bytes(body)
         except Refused as refused:
@@ -108,4 +108,4 @@ class Emptying:
         moved = self._moving.elsewhere(job)
         if moved is None:
             return Outgoing(names.JOBS, queue, body, correlation_id=job.waiter.id, app_id=job.waiter.agent)
-        return self._moving.handed_on(job, moved, "drained")
+        return await self._moving.handed_on(job, moved, "drained")

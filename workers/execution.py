@@ -150,7 +150,7 @@ class Execution:
             return await self._telling.tell_late(delivery, job, terms.token, late)
         await self._telling.enter_doubtful(job, *late.doubts)
         await self._claims.give_back(job.fingerprint, terms.token, sent=True)
-        return await self._moving.send_on(delivery, self._moving.handed_on(job, moved, late.limit))
+        return await self._moving.send_on(delivery, await self._moving.handed_on(job, moved, late.limit))
 
     async def _run(self, delivery: Delivery, call: Call) -> Executed:
         job = call.job

@@ -13,7 +13,7 @@ from functools import partial
 from itertools import groupby
 from typing import Any, Final
 
-from broker.answers import Admitted, Hit, Joined, Lead, Wait
+from broker.answers import Admitted, Hit, Joined, Lead, Spot, Wait
 from broker.flights import Admission, StateAway
 from producer_sdk.transport import Delivery, Outgoing, Subscription
 from topology import names
@@ -59,8 +59,7 @@ _BATCH_BYTES: Final = 4 * 1024 * 1024
 class _Plan:
     """What becomes of a delivery: messages to publish, an answer to give, then the acknowledgement.
 
-    `again` brings the request back later, should the answer's queue be away. What is published goes to this
-    `side` of its queue.
+    `again` brings the request back later, should the answer's queue be away. A job goes to its `spot`.
     """
 
     delivery: Delivery
@@ -68,7 +67,7 @@ class _Plan:
     answer: Answer | None = None
     settle: tuple[str, Waiter] | None = None
     again: Outgoing | None = None
-    side: int = 0
+    spot: Spot | None = None
 
 
 class Front:
@@ -210,13 +209,13 @@ class Front:
                 self._tell(EventType.DEDUPE_JOINED, read)
                 self._watch(read)
                 return plan
-            case Lead(leads=leads, side=side):
+            case Lead(leads=leads, spot=spot):
                 if leads == 1:
                     self._tell(EventType.CACHE_MISS, read)
                 self._watch(read)
                 message = job_message(self._fleet, self._job(read))
                 is_its_line = message.routing_key == read.admission.queue
-                return replace(plan, publish=message, side=side if is_its_line else 0)
+                return replace(plan, publish=message, spot=spot if is_its_line else None)
             case Wait() as wait:
                 self._tell(EventType.RATE_LIMIT, read, limit=wait.limit, until=wait.until)
                 return self._wait(plan, read, wait)
@@ -265,17 +264,16 @@ class Front:
         await self._worker.publisher.wait_until_up()
         for plan in plans:
             if plan.publish is not None:
-                self._own(self._publish(plan.delivery, plan.publish, plan.side))
+                self._own(self._publish(plan.delivery, plan.publish, plan.spot))
             elif plan.answer is not None:
                 self._unanswered += 1
                 self._replies.tell(plan.answer, partial(self._answered, plan))
             else:
                 plan.delivery.ack()
 
-    async def _publish(self, delivery: Delivery, message: Outgoing, side: int) -> None:
-        if side:
-            queue = await self._worker.sides.stand(message.routing_key, side)
-            message = replace(message, routing_key=queue)
+    async def _publish(self, delivery: Delivery, message: Outgoing, spot: Spot | None) -> None:
+        if spot is not None:
+            message = await self._worker.sides.placed(message, spot)
         await self._moving.send_on(delivery, message)
 
     def _answered(self, plan: _Plan, reached: Reached) -> None:

@@ -9,14 +9,12 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Final
 
-from broker.flights import Flights
 from producer_sdk.transport import Delivery, Subscriber, Subscription
 from topology import names
 from topology.messages import Waiter
 from topology.names import Priority
-from topology.turns import FairTurns
 from workers.notices import asker_of
-from workers.sides import Sides
+from workers.sides import TURN, Sides
 
 LONG_WAIT_S: Final = 60.0
 """A line that is closed for longer hands its deliveries back: a message held too long is taken away."""
@@ -35,20 +33,20 @@ _order = count()
 
 @dataclass(frozen=True, order=True)
 class Held:
-    """A delivery in hand, in the order in which it came; its `asker` wants to know why it waits."""
+    """A delivery in hand, in the order of turns; its `asker` wants to know why it waits."""
 
+    turn: float
     order: int
     delivery: Delivery = field(compare=False)
-    agent: str = field(compare=False)
     asker: Waiter | None = field(default=None, compare=False)
 
 
 class Line:
     """Consumes a queue of a lane, with those beside it, and closes while a claim of it is refused.
 
-    Agents take turns, whatever each has waiting: each queue gets a share for every agent that waits there,
-    and of what it holds ready each agent gets the same. Each priority has a line of its own, so that what
-    waits for a turn, for the pace of a day or for a large permit holds up nobody else.
+    What it holds goes in the order of turns that Redis gave out (`lines.lua`), so that agents go round. Each
+    priority has a line of its own, so that what waits for the pace of a day or for a large permit holds up
+    nobody else.
 
     Args:
         provider: Whose line it is.
@@ -77,9 +75,6 @@ class Line:
         self._subscriber = subscriber
         self._stirred = stirred
         self._sides = sides
-        self._queues = FairTurns[str]()
-        self._agents = FairTurns[str]()
-        self._shares: dict[str, int] = {}
         self._held: list[Held] = []
         self._subscriptions: dict[str, Subscription] = {}
         self._prefetch = 0
@@ -98,7 +93,7 @@ class Line:
         """Consumes with a prefetch of this share at most; with another one than before, anew.
 
         A closed line: once it opens. Where there are several queues, each has something ready while as much
-        of it is in flight as may be: else turns would go to whoever has.
+        of it is in flight as may be: whose turn it is may be in any of them.
         """
         if self._sides.are_beside(self.queue):
             share = 2 * share + _AT_LEAST
@@ -107,13 +102,6 @@ class Line:
             if self.closed_for is None:
                 self._holds_nothing = False
                 await self._consume(share if self._needs is None else min(share, self._needs))
-
-    async def count(self, flights: Flights, now: float) -> None:
-        """Counts the agents that wait for each queue, where there are several."""
-        queues = [self.queue, *self._sides.beside(self.queue)]
-        if len(queues) > 1:
-            counts = await flights.in_line(self.queue, len(queues) - 1, now)
-            self._shares = {queue: max(1, count) for queue, count in zip(queues, counts, strict=True)}
 
     def measure(self) -> None:
         """To be called each second: sizes the prefetch.
@@ -169,21 +157,14 @@ class Line:
         """How many deliveries are in hand."""
         return len(self._held)
 
-    def askers(self) -> list[tuple[Waiter, int]]:
-        """Those in hand who want to know why they wait, each with how many are before it."""
-        return [(one.asker, place) for place, one in enumerate(self._held) if one.asker is not None]
+    def askers(self) -> list[Waiter]:
+        """Those in hand who want to know why they wait."""
+        return [one.asker for one in self._held if one.asker is not None]
 
     def take(self) -> "Attempt":
-        """The next delivery; `put_back` follows where it cannot be started."""
+        """The delivery whose turn it is; `put_back` follows where it cannot be started."""
         self._asking += 1
-        queues = list(dict.fromkeys(one.delivery.queue for one in self._held))
-        queue = queues[self._queues.first(queues) or 0]
-        here = [one for one in self._held if one.delivery.queue == queue]
-        held = here[self._agents.first(one.agent for one in here) or 0]
-        self._held.remove(held)
-        share = self._shares.get(queue, 1)
-        tags = self._queues.take(queue, share), self._agents.take(held.agent)
-        return Attempt(self, held, share, tags)
+        return Attempt(self, self._held.pop(0))
 
     def has_asked(self) -> None:
         """Whether one of what was taken may start is decided."""
@@ -192,23 +173,18 @@ class Line:
             self._stirred()
 
     @contextmanager
-    def calling(self, attempt: "Attempt") -> Iterator[None]:
+    def calling(self) -> Iterator[None]:
         """One of what was taken is in flight."""
         self._calls += 1
         self._most_calls = max(self._calls, self._most_calls)
-        queue_tag, agent_tag = attempt.tags
-        self._queues.use(queue_tag)
-        self._agents.use(agent_tag)
         try:
             yield
         finally:
             self._calls -= 1
 
     def put_back(self, attempt: "Attempt") -> None:
-        """A delivery that could not be started, to its old place in the order."""
+        """A delivery that could not be started, to its place in the order."""
         held = attempt.held
-        self._queues.give_back(held.delivery.queue, attempt.share)
-        self._agents.give_back(held.agent)
         if self._holds_nothing:
             held.delivery.give_back()
         elif held.delivery.is_held:
@@ -246,8 +222,7 @@ class Line:
         if self._holds_nothing:  # it was on its way when we stopped
             delivery.give_back()
             return
-        agent = delivery.properties.app_id or ""
-        self._held.append(Held(next(_order), delivery, agent, asker_of(delivery.body)))
+        insort(self._held, Held(_turn_of(delivery), next(_order), delivery, asker_of(delivery.body)))
         self._stirred()
 
     async def _consume(self, prefetch: int) -> None:
@@ -277,25 +252,26 @@ class Line:
 
 @dataclass
 class Attempt:
-    """A delivery on its way from a line to a call.
-
-    Attributes:
-        share: That of its queue when it was taken.
-        tags: Of its turns, among the queues and among the agents.
-    """
+    """A delivery on its way from a line to a call."""
 
     line: Line
     held: Held
-    share: int
-    tags: tuple[float, float]
     _is_decided: bool = False
 
     def calling(self) -> AbstractContextManager[None]:
         """It is in flight."""
-        return self.line.calling(self)
+        return self.line.calling()
 
     def decided(self) -> None:
         """Whether it may start is known: the next one may ask. Said again, it changes nothing."""
         if not self._is_decided:
             self._is_decided = True
             self.line.has_asked()
+
+
+def _turn_of(delivery: Delivery) -> float:
+    """When it is its turn; what bears no turn, such as a job that is tried again, goes first."""
+    try:
+        return float(str((delivery.properties.headers or {}).get(TURN, 0)))
+    except ValueError:
+        return 0.0

@@ -51,10 +51,10 @@ class Moving:
 
     async def hand_on(self, delivery: Delivery, job: Job, why: str) -> Executed:
         """To the route's next candidate."""
-        return await self.send_on(delivery, self.handed_on(job, self.next_of(job), why))
+        return await self.send_on(delivery, await self.handed_on(job, self.next_of(job), why))
 
-    def handed_on(self, job: Job, moved: Job, why: str) -> Outgoing:
-        """The message that carries the job to another candidate; the event is published soon."""
+    async def handed_on(self, job: Job, moved: Job, why: str) -> Outgoing:
+        """The message that carries the job to another candidate's line; the event is published soon."""
         self._worker.events.emit(
             EventType.FAILOVER,
             agent=job.waiter.agent,
@@ -64,7 +64,12 @@ class Moving:
             to=moved.candidate.provider,
             why=why,
         )
-        return job_message(self._worker.fleet, moved)
+        message = job_message(self._worker.fleet, moved)
+        try:
+            spot = await self._worker.flights.enter(moved.fingerprint, message.routing_key, moved.waiter)
+        except StateAway:
+            return message
+        return await self._worker.sides.placed(message, spot)
 
     def next_of(self, job: Job) -> Job:
         """Where the job is tried next: elsewhere if something starts there, else where it is, if it does."""
@@ -97,7 +102,7 @@ class Moving:
         except StateAway:
             return None
         open_ = [other for other, is_closed in zip(others, closed, strict=True) if not is_closed]
-        return self.handed_on(job, open_[0], "circuit") if open_ else None
+        return await self.handed_on(job, open_[0], "circuit") if open_ else None
 
     def _others(self, job: Job) -> list[Job]:
         places = len(job.route)

@@ -8,6 +8,7 @@ from typing import Final
 import msgpack
 
 from broker.flights import Flights, StateAway
+from broker.outlook import Place
 from producer_sdk.transport import Outgoing, Publisher
 from topology.errors import Refused
 from topology.messages import Job, Waiter, Waiting
@@ -16,6 +17,7 @@ from workers.events import Clock
 TELL_EVERY_S: Final = 1.0
 _POLL_S: Final = 0.6
 """What is looked at again as soon as this is polled: nobody knows until when it waits."""
+_START_MOVES_S: Final = 5.0
 _MOST_REMEMBERED: Final = 10_000
 _ASKED: Final = msgpack.packb("tell_waits") + msgpack.packb(True)
 
@@ -34,6 +36,7 @@ class _Told:
     waits_for: str
     until: float | None
     position: int | None
+    starts_at: float | None
 
 
 class Notices:
@@ -45,19 +48,22 @@ class Notices:
         self._told: dict[str, _Told] = {}
 
     def tell(
-        self, waiter: Waiter, waits_for: str, until: float | None = None, position: int | None = None
+        self, waiter: Waiter, waits_for: str, until: float | None = None, place: Place | None = None
     ) -> None:
         """Publishes a `Waiting`, if the waiter wants it and was not told the same, or anything just now."""
         if not waiter.tell_waits or waiter.reply_to is None:
             return
         if until is not None and until - self._clock.now() < _POLL_S:
             until = None
-        now = _Told(asyncio.get_running_loop().time(), waits_for, until, position)
+        position, starts_at = (place.ahead, place.starts_at) if place else (None, None)
+        now = _Told(asyncio.get_running_loop().time(), waits_for, until, position, starts_at)
         before = self._told.get(waiter.key)
         if before is not None and (now.at - before.at < TELL_EVERY_S or _is_known(before, now)):
             return
         self._remember(waiter.key, now)
-        waiting = Waiting(id=waiter.id, waits_for=waits_for, until=until, position=position)
+        waiting = Waiting(
+            id=waiter.id, waits_for=waits_for, until=until, position=position, starts_at=starts_at
+        )
         message = Outgoing(
             "",
             waiter.reply_to,
@@ -104,4 +110,5 @@ def _is_known(before: _Told, now: _Told) -> bool:
     """Whether this is no news: not to know an instant or a place is none."""
     same_instant = now.until is None or abs(now.until - (before.until or 0.0)) < TELL_EVERY_S
     same_place = now.position is None or now.position == before.position
-    return before.waits_for == now.waits_for and same_instant and same_place
+    same_start = now.starts_at is None or abs(now.starts_at - (before.starts_at or 0.0)) < _START_MOVES_S
+    return before.waits_for == now.waits_for and same_instant and same_place and same_start

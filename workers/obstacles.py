@@ -87,11 +87,17 @@ class Lookout:
     async def _look(self) -> None:
         watched = list(self._watched.items())
         queued = await self._worker.flights.are_queued([(job.fingerprint, w) for _, (w, job) in watched])
+        hindered: list[tuple[Waiter, Job, Obstacle]] = []
         for (key, (waiter, job)), is_queued in zip(watched, queued, strict=True):
             if not is_queued:
                 self._watched.pop(key, None)
             elif obstacle := obstacle_of(self._worker, job) or _in_use(self._worker, job):
-                self._worker.notices.tell(waiter, obstacle.waits_for, obstacle.until)
+                hindered.append((waiter, job, obstacle))
+        outlook = self._worker.outlook(self._worker.fleet)
+        places = await outlook.places([job.fingerprint for _, job, _ in hindered])
+        for waiter, job, obstacle in hindered:
+            place = places.get(job.fingerprint)
+            self._worker.notices.tell(waiter, obstacle.waits_for, obstacle.until, place)
 
 
 def _in_use(worker: Worker, job: Job) -> Obstacle | None:

@@ -7,15 +7,20 @@ it by the heartbeats, and look for themselves from time to time, since those who
 import asyncio
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from dataclasses import replace
+from typing import Any, Final
 
+from broker.answers import Spot
 from producer_sdk.connecting import ANSWER_S, AWAY
 from producer_sdk.roster import Roster
-from producer_sdk.transport import Publisher, Subscriber
+from producer_sdk.transport import Outgoing, Publisher, Subscriber
 from topology import names
 from topology.declaration import Queue
 
 log = logging.getLogger("optimizer.sides")
+
+TURN: Final = "x-turn"
+"""The header of a job's message that says when its turn is; without it, it is the next one's."""
 
 
 class Sides:
@@ -60,7 +65,12 @@ class Sides:
                 return
             self._learn(queue, side)
 
-    async def stand(self, queue: str, side: int) -> str:
+    async def placed(self, message: Outgoing, spot: Spot) -> Outgoing:
+        """The message of a job, on its way to its spot in the line."""
+        queue = await self._stand(message.routing_key, spot.side) if spot.side else message.routing_key
+        return replace(message, routing_key=queue, headers={TURN: f"{spot.turn:.6f}"})
+
+    async def _stand(self, queue: str, side: int) -> str:
         """Makes this one stand, and all before it; returns its name, or the common one's where it cannot."""
         try:
             async with self._standing:

@@ -9,11 +9,13 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 from broker.controls import Controls, PauseMode
 from broker.flights import RENEW_EVERY_S, Flights, StateAway
 from broker.opening import open_redis
+from broker.outlook import Outlook
 from producer_sdk.roster import BEAT_S, Roster
 from producer_sdk.transport import Publisher, Subscriber
 from topology.events import EventType
@@ -42,6 +44,7 @@ class Worker:
         roles: What it is now.
         paused: The providers that operators have paused, as far as this worker has heard.
         underway: The calls of all its pools.
+        outlook: Where waiting requests stand, by the limits of this configuration.
         notices: What callers are told of their waiting.
         sides: The queues beside those of jobs.
         books: The entries that the ledger of calls rests on.
@@ -58,6 +61,7 @@ class Worker:
     subscriber: Subscriber
     flights: Flights
     controls: Controls
+    outlook: Callable[[Fleet], Outlook]
     clock: Clock
     events: Events
     roster: Roster
@@ -178,7 +182,8 @@ async def open_worker(
         await roster.listen(subscriber)
         yield Worker(
             id=id_, fleet=fleet, publisher=publisher, subscriber=subscriber, flights=flights,
-            controls=Controls(redis, flights.prefix), clock=clock, events=events, roster=roster,
+            controls=Controls(redis, flights.prefix), outlook=partial(Outlook, redis, prefix=prefix),
+            clock=clock, events=events, roster=roster,
             roles=roles, on_lost=on_lost, on_roster=on_roster,
         )  # fmt: skip
 

@@ -9,7 +9,7 @@
 -- Returns one of
 --   hit, why (served|known|fresh|called_off), outcome ('' when nothing is kept), payer
 --   joined
---   lead, leads so far, side (of the queue; 0: the common one)
+--   lead, leads so far, side (of the queue; 0: the common one), turn (in its line)
 --   wait, instant, booked (1) or behind the deadline (0), limit
 
 local a = cmsgpack.unpack(ARGV[1])
@@ -104,5 +104,8 @@ end
 redis.call('HSET', FLIGHT, 'published_at', text(now), 'published_by', a.key, 'published_rank', a.rank,
   'parked_until', 0)
 keep_until(a.deadline + GRACE)
-local side = a.queue ~= '' and enter_line(a.queue, a.agent, a.deadline, now) or '0'
-return {'lead', tostring(open and f.leads + 1 or 1), side}
+local side, turn = '0', '0'
+if a.queue ~= '' then
+  side, turn = enter_line(a.queue, a.agent, a.deadline, now)
+end
+return {'lead', tostring(open and f.leads + 1 or 1), side, turn}

@@ -75,7 +75,7 @@ if latest <= now then
   lay_down('state', 'ended')
   redis.call('HDEL', FLIGHT, 'token', 'worker', 'lease_until')
   redis.call('DEL', WAITERS)
-  leave_line(f.line)
+  leave_line(f.line, false)
   return {'expired', f.events or '', doubts}
 end
 
@@ -83,7 +83,7 @@ if (f.spends or 0) >= a.max_spends then
   -- The token lets this worker, and nobody after it, commit the error.
   lay_down('state', 'running', 'token', a.token, 'worker', a.worker, 'lease_until', text(now + a.lease_s),
     'started', text(now))
-  leave_line(f.line)
+  leave_line(f.line, false)
   return {'spent', tostring(f.spends), text(now), doubts}
 end
 
@@ -115,7 +115,7 @@ local is_late = refusal and refusal.at >= latest and refusal.at > now + SURE_S a
 if is_late and not UNSURE[refusal.name] then
   lay_down('state', 'running', 'token', a.token, 'worker', a.worker, 'lease_until', text(now + a.lease_s),
     'started', text(now))
-  leave_line(f.line)
+  leave_line(f.line, false)
   return {'late', text(refusal.at), refusal.name, text(now), doubts}
 elseif refusal then
   if refusal.limit and #a.shares > 1 then
@@ -145,7 +145,7 @@ if not f.opened then
   redis.call('HSET', FLIGHT, 'opened', text(now), 'payer', a.key, 'leads', 1)
 end
 redis.call('HINCRBY', FLIGHT, 'spends', 1)
-leave_line(f.line)
+leave_line(f.line, true)
 local attempt = redis.call('HINCRBY', FLIGHT, 'attempts', 1)
 keep_until(latest + GRACE)
 local tried = {}

@@ -21,6 +21,8 @@ local f = read_flight('state', 'status', 'token', 'opened', 'result_token', 'kee
 
 local how = {bill = a.bill, left = a.left, let_in = #a.failed == 0, ok = a.ok}
 
+local broke = '0'
+
 local function settle()
   return end_call(a.permit_key, how, {}, a.failed, now)
 end
@@ -49,7 +51,6 @@ end
 -- Whatever is answered, and even if Redis was emptied: the job's own waiter waits, unless it has its answer.
 remember(a.key, a.waiter, a.deadline)
 
-local broke = '0'
 local repeated = f.state == 'done' and f.result_token == a.token
 if not repeated then
   if a.ok then

@@ -1,22 +1,35 @@
--- Lines: who waits for a queue of jobs, and whether there or in a queue beside it. Put after the prelude.
+-- Lines: who waits for a queue of jobs, whether there or in a queue beside it, and whose turn comes when.
+-- Put after the prelude.
 --
 -- line:<queue>                   hash   agent -> the side queue that it has for itself
+-- line:<queue>|turns             hash   agent -> when its next turn begins; '*reached': the turn of whoever started last;
+--                                       '*count': how many have come
+-- line:<queue>|*                 zset   fingerprint -> its turn: the order in which they start
 -- line:<queue>|<side>            zset   agent -> its latest deadline; side 0 is the common queue
 -- line:<queue>|<side>|<agent>    zset   fingerprint -> deadline, what it has waiting there
--- line:<queue>|<side>|*          zset   fingerprint -> the instant at which it came, of all agents
+--
+-- Agents take turns by start-time fair queueing (Goyal, Vin and Cheng, 1996): a job's turn is the end of its agent's
+-- last one or, where the agent comes later, what the others have reached by then. So one with thousands waiting is
+-- passed by whoever has less, and nobody saves up turns. Within a round they go as they came.
 --
 -- The first few of each agent wait in the common queue. Who has more gets a side queue for the rest, of its own as
--- long as there is a free one, so that nobody else waits behind those. Nothing rests on this but fairness.
+-- long as there is a free one: what is next in turn has to be within a pool's reach, and not behind those.
+-- Nothing rests on any of this but fairness.
 
 local FEW = 8
 local SIDES = 8
 local LINE_S = 604800
+local ROUND = 1000000 -- as many places has a round; a turn is its number and the place in it
+
+local function order_of(place)
+  return string.match(place, '^(.*)|%d$') .. '|*'
+end
 
 local function in_line(place, agent, now)
   local gone = redis.call('ZRANGEBYSCORE', place .. '|' .. agent, '-inf', text(now))
   if #gone > 0 then
     redis.call('ZREM', place .. '|' .. agent, unpack(gone))
-    redis.call('ZREM', place .. '|*', unpack(gone))
+    redis.call('ZREM', order_of(place), unpack(gone))
   end
   return redis.call('ZCARD', place .. '|' .. agent)
 end
@@ -52,37 +65,55 @@ local function side_for(line, agent, now)
   return side
 end
 
--- Puts this flight in line, unless it is; returns the side that its job goes to.
+-- The turn of this agent's next job.
+local function next_turn(line, agent)
+  local turns = line .. '|turns'
+  local known = redis.call('HMGET', turns, '*reached', agent)
+  local round = math.max(math.floor(tonumber(known[1] or '0')), tonumber(known[2] or '0'))
+  local place = redis.call('HINCRBY', turns, '*count', 1) % ROUND
+  redis.call('HSET', turns, agent, round + 1)
+  redis.call('EXPIRE', turns, LINE_S)
+  return round + place / ROUND
+end
+
+-- This flight waits in line no more; `started`: it was its turn.
+local function leave_line(own, started)
+  if not own then
+    return
+  end
+  local place, agent = string.match(own, '^(.*)|([^|]*)$')
+  local line, fingerprint = string.match(place, '^(.*)|%d$'), string.match(FLIGHT, 'flight:(.*)$')
+  local turn = redis.call('ZSCORE', line .. '|*', fingerprint)
+  if started and turn and tonumber(turn) > tonumber(redis.call('HGET', line .. '|turns', '*reached') or '0') then
+    redis.call('HSET', line .. '|turns', '*reached', turn)
+  end
+  redis.call('ZREM', line .. '|*', fingerprint)
+  redis.call('ZREM', own, fingerprint)
+  redis.call('HDEL', FLIGHT, 'line')
+  if redis.call('ZCARD', own) == 0 then
+    redis.call('ZREM', place, agent)
+  end
+end
+
+-- Puts this flight in line, unless it is. Returns the side that its job goes to, and its turn.
 local function enter_line(queue, agent, deadline, now)
   local prefix, fingerprint = string.match(FLIGHT, '^(.*)flight:(.*)$')
-  local own = redis.call('HGET', FLIGHT, 'line')
-  if own and redis.call('ZSCORE', own, fingerprint) then
-    return string.match(own, '|(%d)|[^|]*$')
+  local line, own = prefix .. 'line:' .. queue, redis.call('HGET', FLIGHT, 'line')
+  local side = own and string.sub(own, 1, #line + 1) == line .. '|' and string.match(own, '|(%d)|[^|]*$')
+  local turn = side and redis.call('ZSCORE', line .. '|*', fingerprint)
+  if turn then
+    return side, turn
   end
-  local line = prefix .. 'line:' .. queue
-  local side = side_for(line, agent, now)
+  leave_line(own, false)
+  side, turn = side_for(line, agent, now), text(next_turn(line, agent))
   local place = line .. '|' .. side
   own = place .. '|' .. agent
   redis.call('HSET', FLIGHT, 'line', own)
   redis.call('ZADD', place, text(deadline), agent)
   redis.call('ZADD', own, text(deadline), fingerprint)
-  redis.call('ZADD', place .. '|*', text(now), fingerprint)
-  for _, key in ipairs({place, own, place .. '|*'}) do
+  redis.call('ZADD', line .. '|*', turn, fingerprint)
+  for _, key in ipairs({place, own, line .. '|*'}) do
     redis.call('EXPIRE', key, LINE_S)
   end
-  return side
-end
-
--- This flight waits in line no more.
-local function leave_line(own)
-  if own then
-    local place, agent = string.match(own, '^(.*)|([^|]*)$')
-    local fingerprint = string.match(FLIGHT, 'flight:(.*)$')
-    redis.call('ZREM', own, fingerprint)
-    redis.call('ZREM', place .. '|*', fingerprint)
-    redis.call('HDEL', FLIGHT, 'line')
-    if redis.call('ZCARD', own) == 0 then
-      redis.call('ZREM', place, agent)
-    end
-  end
+  return side, turn
 end

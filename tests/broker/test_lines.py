@@ -12,7 +12,7 @@ async def side_of(desk: Desk, agent: str, name: str, queue: str = _QUEUE) -> int
     waiter = desk.waiter(f"{agent}-{name}", agent)
     [answer] = await desk.flights.admit([Admission(f"f-{agent}-{name}", waiter, 600.0, 600.0, (), queue)])
     assert isinstance(answer, Lead)
-    return answer.side
+    return answer.spot.side
 
 
 async def sides(desk: Desk, agent: str, count: int, first: int = 0, queue: str = _QUEUE) -> list[int]:
@@ -73,15 +73,58 @@ async def test_who_asks_again_for_the_same_counts_once(desk: Desk) -> None:
         waiter = desk.waiter("r1", "crawler", durable=True)
         [answer] = await desk.flights.admit([Admission("f-one", waiter, 600.0, 600.0, (), _QUEUE)])
         assert isinstance(answer, Lead)
-        assert answer.side == 0
+        assert answer.spot.side == 0
 
 
-async def test_the_agents_that_wait_in_each_queue_are_counted(desk: Desk) -> None:
-    for name in ("crawler", "digger"):
-        await sides(desk, name, _FEW + 1)
-    await sides(desk, "writer", 1)
+async def turn_of(desk: Desk, agent: str, name: str) -> float:
+    waiter = desk.waiter(f"{agent}-{name}", agent)
+    [answer] = await desk.flights.admit([Admission(f"f-{agent}-{name}", waiter, 600.0, 600.0, (), _QUEUE)])
+    assert isinstance(answer, Lead)
+    return answer.spot.turn
 
-    assert await desk.flights.in_line(_QUEUE, 3, desk.start) == [3, 1, 1, 0]
-    await start(desk, "writer", range(1))
-    assert await desk.flights.in_line(_QUEUE, 3, desk.start) == [2, 1, 1, 0]
-    assert await desk.flights.in_line(_QUEUE, 3, desk.start + 61) == [0, 0, 0, 0]
+
+async def test_who_has_a_lot_waiting_is_passed_by_those_who_come_later_with_less(desk: Desk) -> None:
+    hogs = [await turn_of(desk, "hog", str(n)) for n in range(20)]
+    writers = [await turn_of(desk, "writer", str(n)) for n in range(3)]
+
+    assert hogs == sorted(hogs)
+    assert hogs[0] < writers[0] < hogs[1] < writers[1] < hogs[2] < writers[2] < hogs[3]
+
+
+async def test_nobody_saves_up_turns(desk: Desk) -> None:
+    hogs = [await turn_of(desk, "hog", str(n)) for n in range(20)]
+    await start(desk, "hog", range(10))
+
+    late = [await turn_of(desk, "late", str(n)) for n in range(3)]
+
+    assert hogs[9] < late[0] < hogs[10] < late[1] < hogs[11] < late[2]
+
+
+async def test_one_after_the_other_is_no_way_around_the_turns(desk: Desk) -> None:
+    hogs = [await turn_of(desk, "hog", str(n)) for n in range(5)]
+    first = await turn_of(desk, "swift", "0")
+    await start(desk, "hog", range(1))
+    await start(desk, "swift", range(1))
+
+    assert first < hogs[1] < await turn_of(desk, "swift", "1") < hogs[2]
+
+
+async def test_who_asks_again_keeps_its_turn(desk: Desk) -> None:
+    waiter = desk.waiter("r1", "crawler", durable=True)
+    admission = Admission("f-one", waiter, 600.0, 600.0, (), _QUEUE)
+    answers = [(await desk.flights.admit([admission]))[0] for _ in range(3)]
+
+    assert len({answer.spot for answer in answers if isinstance(answer, Lead)}) == 1
+
+
+async def test_a_job_that_moves_waits_in_one_line_only(desk: Desk) -> None:
+    await sides(desk, "crawler", _FEW + 1)
+    elsewhere = "jobs.openai.any.batch"
+
+    spot = await desk.flights.enter(f"f-crawler-{_FEW}", elsewhere, desk.waiter("r", "crawler"))
+
+    assert spot.side == 0
+    line = desk.key("line")
+    assert await desk.redis.zrange(f"{line}:{elsewhere}|*", 0, -1) == [f"f-crawler-{_FEW}".encode()]
+    assert await desk.redis.zcard(f"{line}:{_QUEUE}|*") == _FEW
+    assert await desk.redis.zcard(f"{line}:{_QUEUE}|1") == 0

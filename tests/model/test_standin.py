@@ -33,6 +33,7 @@ RATE = {"key": "o1:rate", "amount": 2, "window_s": 60.0, "name": "rate"}
 BROKEN = {"key": "o1:closed", "until_": 0.0, "grow_s": 1.0}
 RELATIVE = (
     "permit:",
+    "|mean",
     "used",
     "notes",
     "request:",

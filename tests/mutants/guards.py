@@ -140,7 +140,7 @@ _RESERVES: Final = (
         "the bill is never booked",
         "reserve",
         "broker/scripts/permits.lua",
-        "        settle_note(note, how.bill[note.unit])\n",
+        "        settle_note(note, spent)\n",
         "",
         ("tests/broker/test_claim_permits.py::test_the_bill_replaces_what_was_reserved",),
     ),
@@ -189,9 +189,9 @@ _RESERVES: Final = (
     Mutant(
         "every queue beside another gets as much as that",
         "order",
-        "workers/line.py",
-        "share = self._shares.get(queue, 1)",
-        "share = 1",
+        "broker/scripts/lines.lua",
+        "  local round = math.max(math.floor(tonumber(known[1] or '0')), tonumber(known[2] or '0'))",
+        "  local round = math.floor(tonumber(known[1] or '0'))",
         ("tests/test_fairness.py::test_each_agent_gets_its_share_of_the_next_calls",),
     ),
     Mutant(
