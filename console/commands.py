@@ -16,6 +16,7 @@ from producer_sdk.settings import AMQP_URL, REDIS_URL, find_setting
 from sandbox.nodes import NodeError
 from topology.fleet import Fleet
 from topology.loading import ConfigurationError, load_fleet
+from workers.prices import with_known_prices
 from workers.running import UnknownRole
 
 T = TypeVar("T")
@@ -50,7 +51,7 @@ def configured_fleet(config: Path | None, *, secrets: bool | Collection[str]) ->
         ConfigurationError: It cannot be used, or no provider is enabled.
     """
     path = config or (FLEET_FILE if FLEET_FILE.is_file() else None)
-    fleet = load_fleet(path, secrets=secrets)
+    fleet = with_known_prices(load_fleet(path, secrets=secrets))
     if not fleet.providers:
         raise ConfigurationError(
             "no provider is enabled: put a key into the environment (such as GROQ_API_KEY), name "

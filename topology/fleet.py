@@ -65,6 +65,8 @@ class Model(Limited):
         context_tokens: Prompt and answer together; None: not known.
         input_usd_per_mtok: USD for a million prompt tokens; None: not known, which is never zero.
         output_usd_per_mtok: USD for a million generated tokens.
+        fallback_price: These prices count only where genai-prices knows none, as the catalogue's do; False:
+            they are what is charged.
     """
 
     id: str = Field(min_length=1, max_length=256)
@@ -74,6 +76,7 @@ class Model(Limited):
     max_output_tokens: int | None = Field(default=None, gt=0)
     input_usd_per_mtok: float | None = Field(default=None, ge=0)
     output_usd_per_mtok: float | None = Field(default=None, ge=0)
+    fallback_price: bool = False
     concurrency: int | None = Field(default=None, gt=0)
     source: str | None = None
     as_of: str | None = None

@@ -14,6 +14,7 @@ from topology.limits import collect_short_forms
 from topology.sections import ApiKey
 
 _PREFIX: Final = "OPTIMIZER_"
+_PRICES: Final = frozenset({"input_usd_per_mtok", "output_usd_per_mtok"})
 _SECTIONS: Final = ("fleet", "cache", "priorities", "gateway", "recorder", "providers")
 
 
@@ -113,18 +114,26 @@ def _inherit(table: dict[str, Any], shelf: Mapping[str, dict[str, Any]]) -> None
         entry = shelf.get(name)
         if entry is None or not isinstance(own, dict):
             continue
-        known = {model["id"]: model for model in entry.get("models", ())}
-        merged = _merged(entry, own)
+        models = [{**model, "fallback_price": True} for model in entry.get("models", ())]
+        known = {model["id"]: model for model in models}
+        merged = _merged({**entry, "models": models}, own)
         if not (own.keys() & {"api_keys", "accounts", "keyless"}) and entry.get("key_env"):
             merged["api_keys"] = [f"env:{entry['key_env']}"]
         if isinstance(own.get("account"), dict):
             merged["account"] = _merged(entry.get("account", {}), own["account"])
         if isinstance(own.get("models"), list):
             merged["models"] = [
-                _merged(known.get(str(m.get("id")), {}), m) if isinstance(m, dict) else m
+                _own_model(known.get(str(m.get("id")), {}), m) if isinstance(m, dict) else m
                 for m in own["models"]
             ]
         providers[name] = merged
+
+
+def _own_model(known: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """A price that the file states is what is charged, and no fallback."""
+    if own.keys() & _PRICES:
+        known = {key: value for key, value in known.items() if key != "fallback_price"}
+    return _merged(known, own)
 
 
 def _merged(known: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:

@@ -29,7 +29,6 @@ from broker.permits import Permits
 from producer_sdk.transport import Delivery
 from topology import names
 from topology.errors import ErrorType, Refused
-from topology.estimates import cost_usd
 from topology.events import EventType
 from topology.fleet import Provider
 from topology.messages import ErrorReport, Job, Outcome
@@ -40,6 +39,7 @@ from workers.failing import AfterFailure
 from workers.line import Attempt
 from workers.moving import AGAIN_S, Executed, GoOn, LaterPlease, Moving
 from workers.notices import in_words
+from workers.prices import Prices
 from workers.telling import Telling
 from workers.underway import Running
 from workers.worker import Worker
@@ -70,6 +70,7 @@ class Execution:
         self._provider = provider
         self._client = client
         self._permits = Permits(worker.fleet, provider, worker.flights.prefix, worker.id)
+        self._prices = Prices(provider)
         self._moving = Moving(worker)
         self._claims = Claims(worker)
         self._telling = Telling(worker, self._moving)
@@ -257,7 +258,7 @@ class Execution:
         self, delivery: Delivery, call: Call, completion: Completion, seconds: float
     ) -> Executed:
         usage, job = completion.usage, call.job
-        price = cost_usd(call.model, usage.prompt_tokens, usage.completion_tokens)
+        price = self._prices.cost_usd(call.model, completion)
         outcome = Outcome(
             status="ok",
             body=completion.body,
