@@ -13,6 +13,7 @@ from starlette.routing import Mount, Route
 
 from sandbox.simulator import replies
 from sandbox.simulator.calls import CallEndpoint, Waits
+from sandbox.simulator.invoice import write_invoice
 from sandbox.simulator.prompts import read_chat, read_embeddings
 from sandbox.simulator.provider import Provider
 from sandbox.simulator.settings import Settings
@@ -77,6 +78,7 @@ class _Admin:
         return [
             Route("/health", self.health),
             Route("/ledger", self.ledger),
+            Route("/invoice", self.invoice),
             Route("/summary", self.summary),
             Route("/reset", self.reset, methods=["POST"]),
             Route("/settings", self.change, methods=["PATCH"]),
@@ -91,6 +93,16 @@ class _Admin:
             return JSONResponse({"error": "since must be a sequence number"}, 400)
         entries = self._provider.ledger.since(int(since))
         return JSONResponse({"entries": [entry.model_dump() for entry in entries]})
+
+    async def invoice(self, request: Request) -> Response:
+        entries = self._provider.ledger.since(0)
+        match request.query_params.get("format", "csv"):
+            case "csv":
+                return Response(write_invoice(entries, "csv"), media_type="text/csv")
+            case "jsonl":
+                return Response(write_invoice(entries, "jsonl"), media_type="application/jsonl")
+            case _:
+                return JSONResponse({"error": "format must be csv or jsonl"}, 400)
 
     async def summary(self, _request: Request) -> Response:
         return JSONResponse(self._provider.summary().model_dump())

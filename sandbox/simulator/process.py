@@ -13,6 +13,7 @@ from typing import Any, Self
 from urllib.error import HTTPError
 from urllib.request import ProxyHandler, Request, build_opener
 
+from sandbox.simulator.invoice import Form
 from sandbox.simulator.ledger import Entry, Summary
 from sandbox.simulator.settings import Settings
 
@@ -128,6 +129,10 @@ class SimulatorProcess:
         """The ledger in figures."""
         return Summary.model_validate(self._ask("GET", "/summary"))
 
+    def invoice(self, form: Form = "csv") -> str:
+        """What it charges for, a line for each call: CSV with a heading, or JSON lines."""
+        return self._send("GET", f"/invoice?format={form}").decode()
+
     def reset(self) -> None:
         """Clear the ledger, the use of limits and the script."""
         self._ask("POST", "/reset")
@@ -168,12 +173,14 @@ class SimulatorProcess:
         return str(json.loads(line)["base_url"])
 
     def _ask(self, method: str, path: str, body: object = None) -> Any:
-        raw = None if body is None else json.dumps(body).encode()
+        return json.loads(self._send(method, path, None if body is None else json.dumps(body).encode()))
+
+    def _send(self, method: str, path: str, raw: bytes | None = None) -> bytes:
         url = self.base_url.removesuffix("/v1") + "/_simulator" + path
         request = Request(url, raw, {"content-type": "application/json"}, method=method)  # noqa: S310
         try:
             with _OPENER.open(request, timeout=30.0) as response:
-                return json.load(response)
+                return bytes(response.read())
         except HTTPError as exc:
             with exc:
                 raise ValueError(exc.read().decode()) from None
