@@ -30,7 +30,7 @@ from console.init import init_command
 from console.keys import keys_app
 from console.logs import log_to_stderr
 from console.reloading import reload_command
-from console.report import report_command
+from console.report import report_app
 from console.stats import stats_command
 from console.status import health_command, status_command
 from console.up import up_command
@@ -56,6 +56,7 @@ topology_app = typer.Typer(no_args_is_help=True, help="Exchanges, queues and pol
 app.add_typer(topology_app, name="topology")
 app.add_typer(dead_app, name="dead")
 app.add_typer(keys_app, name="keys")
+app.add_typer(report_app, name="report")
 topology_app.command("export")(export_command)
 app.command("up")(up_command)
 app.command("gateway")(gateway_command)
@@ -63,7 +64,6 @@ app.command("events")(events_command)
 app.command("status")(status_command)
 app.command("health")(health_command)
 app.command("stats")(stats_command)
-app.command("report")(report_command)
 app.command("doctor")(doctor_command)
 app.command("pause")(pause_command)
 app.command("resume")(resume_command)

@@ -5,7 +5,8 @@ import json
 import re
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, TextIO
@@ -22,6 +23,7 @@ from producer_sdk.settings import find_setting
 from topology.loading import ConfigurationError, load_fleet, recorder_url
 
 if TYPE_CHECKING:
+    from hub.store.database import Database
     from hub.store.statistics import AgentProfile, Statistics, Sums
 
 RECORDER_URL: Final = "OPTIMIZER_RECORDER__URL"
@@ -87,21 +89,33 @@ def read_statistics(url: str, since: float, by: By) -> "Statistics":
     Raises:
         ConfigurationError: Nothing is recorded, or it cannot be read, or libraries are missing.
     """
+    with opened_database(url) as database:
+        # An extra's libraries: the other commands do without them.
+        from hub.store.statistics import gather_statistics  # noqa: PLC0415
+
+        return gather_statistics(database, since, by)
+
+
+@contextmanager
+def opened_database(url: str) -> "Iterator[Database]":
+    """The recorder's database; closed at the end.
+
+    Raises:
+        ConfigurationError: Nothing is recorded, or it cannot be used, or libraries are missing.
+    """
     if not extra.is_installed():
         raise ConfigurationError(f"this needs more libraries: {extra.REMEDY}")
-    # An extra's libraries: the other commands do without them.
-    from hub.store.database import Database, NothingYet, StoreAway  # noqa: PLC0415
-    from hub.store.statistics import gather_statistics  # noqa: PLC0415
+    from hub.store.database import Database, NothingYet, StoreError  # noqa: PLC0415 - likewise
 
     database = Database(url)
     try:
-        return gather_statistics(database, since, by)
+        yield database
     except NothingYet as nothing:
         raise ConfigurationError(
             f"{nothing} yet; `optimizer up` records, or run: optimizer worker recorder"
         ) from None
-    except StoreAway as away:
-        raise ConfigurationError(f"{database} cannot be read: {away}") from None
+    except StoreError as error:
+        raise ConfigurationError(f"{database} cannot be used: {error}") from None
     finally:
         database.close()
 

@@ -12,6 +12,7 @@ from hub.store.merging import ANSWER, DOUBTFUL, RUNNING, SETTLED
 from hub.store.tables import agents, calls, requests, workers
 
 _TOTAL: Final = ""
+_paid: Final = func.coalesce(calls.c.billed_usd, calls.c.cost_usd)
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Sums:
         doubtful: Calls of which nobody knows whether they were billed.
         running: Calls under way.
         duplicates: Settled calls whose flight had an answer already.
+        cost_usd: Of all calls: what their invoice says, else by our prices.
         unpriced: Calls that were answered at a price nobody knows; they are not in `cost_usd`.
         latency_p50_s: Of the calls that were answered; None: there are none.
         total_p50_s: Of the requests that were answered, from their entrance to their answer; None likewise.
@@ -169,8 +171,8 @@ def _request_sums(since: float, label: ColumnElement[Any]) -> Select[Any]:
 
 
 def _savings(since: float, label: ColumnElement[Any]) -> Select[Any]:
-    priced = (calls.c.outcome == ANSWER) & calls.c.cost_usd.is_not(None)
-    mean = func.avg(calls.c.cost_usd).label("price")
+    priced = (calls.c.outcome == ANSWER) & _paid.is_not(None)
+    mean = func.avg(_paid).label("price")
     of_flight = select(calls.c.flight, mean).where(priced).group_by(calls.c.flight).subquery()
     of_model = (
         select(calls.c.provider, calls.c.model, mean)
@@ -203,8 +205,8 @@ def _call_sums(since: float, label: ColumnElement[Any]) -> Select[Any]:
             _count(c.duplicate).label("duplicates"),
             _sum(c.prompt_tokens).label("prompt_tokens"),
             _sum(c.completion_tokens).label("completion_tokens"),
-            func.coalesce(func.sum(c.cost_usd), 0.0).label("cost_usd"),
-            _count((c.outcome == ANSWER) & c.cost_usd.is_(None)).label("unpriced"),
+            func.coalesce(func.sum(_paid), 0.0).label("cost_usd"),
+            _count((c.outcome == ANSWER) & _paid.is_(None)).label("unpriced"),
         )
         .where(c.at >= since)
         .group_by("label")

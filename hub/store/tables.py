@@ -40,7 +40,9 @@ calls: Final = Table(
     Column("code", Text),
     Column("prompt_tokens", BigInteger),
     Column("completion_tokens", BigInteger),
-    Column("cost_usd", Double),
+    Column("cost_usd", Double),  # by our prices
+    Column("billed_usd", Double),  # what the provider's invoice says: where it is there, that was paid
+    Column("invoice", Text),  # the name of that invoice
     Column("at", Double, nullable=False),
     Index("calls_at", "at"),
     Index("calls_flight", "flight"),

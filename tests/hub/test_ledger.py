@@ -87,7 +87,7 @@ def test_a_row_says_whose_call_it_was_and_what_it_cost(ledger: Ledger, database:
         "provider": "groq", "model": "small", "account": "main", "task": "code", "priority": "high",
         "attempt": 1, "worker": "backend-1", "started_at": NOW, "until": NOW + 75.0, "ended_at": NOW + 1,
         "latency_s": 1.0, "status": 200, "error": None, "kind": None, "code": None, "prompt_tokens": 10,
-        "completion_tokens": 20, "cost_usd": 0.5, "at": NOW + 20,
+        "completion_tokens": 20, "cost_usd": 0.5, "billed_usd": None, "invoice": None, "at": NOW + 20,
     }  # fmt: skip
 
 
