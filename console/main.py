@@ -30,7 +30,7 @@ from console.init import init_command
 from console.keys import keys_app
 from console.logs import log_to_stderr
 from console.reloading import reload_command
-from console.report import report_app
+from console.reports import reports_app
 from console.stats import stats_command
 from console.status import health_command, status_command
 from console.up import up_command
@@ -56,7 +56,7 @@ topology_app = typer.Typer(no_args_is_help=True, help="Exchanges, queues and pol
 app.add_typer(topology_app, name="topology")
 app.add_typer(dead_app, name="dead")
 app.add_typer(keys_app, name="keys")
-app.add_typer(report_app, name="report")
+app.add_typer(reports_app, name="report")
 topology_app.command("export")(export_command)
 app.command("up")(up_command)
 app.command("gateway")(gateway_command)
