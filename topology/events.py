@@ -15,6 +15,7 @@ class EventType(StrEnum):
     RATE_LIMIT = "optimizer.rate_limit"
     LIMIT_TIGHTENED = "optimizer.limit.tightened"
     ERROR = "optimizer.error"
+    ERROR_LEARNED = "optimizer.error.learned"
     CALL_STARTED = "optimizer.call.started"
     CALL_COMPLETED = "optimizer.call.completed"
     CALL_FAILED = "optimizer.call.failed"

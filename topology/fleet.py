@@ -13,6 +13,7 @@ from topology.sections import (
     CacheSection,
     FleetSection,
     GatewaySection,
+    LearningSection,
     PrioritiesSection,
     RecorderSection,
     Section,
@@ -201,6 +202,7 @@ class Fleet(Section):
 
     fleet: FleetSection = FleetSection()
     cache: CacheSection = CacheSection()
+    learning: LearningSection = LearningSection()
     priorities: PrioritiesSection = PrioritiesSection()
     gateway: GatewaySection = GatewaySection()
     recorder: RecorderSection = RecorderSection()

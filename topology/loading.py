@@ -15,7 +15,7 @@ from topology.sections import ApiKey
 
 _PREFIX: Final = "OPTIMIZER_"
 _PRICES: Final = frozenset({"input_usd_per_mtok", "output_usd_per_mtok"})
-_SECTIONS: Final = ("fleet", "cache", "priorities", "gateway", "recorder", "providers")
+_SECTIONS: Final = ("fleet", "cache", "learning", "priorities", "gateway", "recorder", "providers")
 
 
 class ConfigurationError(Exception):

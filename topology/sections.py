@@ -60,6 +60,17 @@ class CacheSection(Section):
         }[request.cache]
 
 
+class LearningSection(Section):
+    """What is remembered of what went wrong.
+
+    Attributes:
+        error_ttl_s: Seconds for which a model is not asked again for a feature that it said it lacks; then a
+            request tries it. 0: nothing is remembered.
+    """
+
+    error_ttl_s: float = Field(default=86400.0, ge=0)
+
+
 class PrioritiesSection(Section):
     """Shares of the permits when requests of all priorities wait; none starves.
 

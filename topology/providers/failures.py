@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
+from topology.providers.blame import blamed
 from topology.providers.bodies import ErrorBody
 from topology.providers.buckets import owner_of
-from topology.providers.outcomes import Failure, Said
+from topology.providers.outcomes import Failure, FailureKind, Said
 from topology.providers.rules import (
     COMMON_RULES,
     PERIOD_SPENT,
@@ -42,6 +43,7 @@ def failure_of(provider: str | None, status: int, headers: Mapping[str, str], bo
     if wait_s is None and status == 429 and exhausted is not None:
         wait_s = exhausted.resets_in_s
     verdict = _verdict(provider, status, body, wait_s, limits)
+    at_fault = verdict.kind is FailureKind.REQUEST_AT_FAULT
     failure = Failure(
         kind=verdict.kind,
         error_type=verdict.error_type,
@@ -51,6 +53,7 @@ def failure_of(provider: str | None, status: int, headers: Mapping[str, str], bo
         code=body.code,
         scope=verdict.scope or owner_of(provider),
         needs_operator=verdict.needs_operator,
+        features=blamed(verdict.error_type, body) if at_fault else frozenset(),
     )
     # Where waiting never helps, a wait can be named all the same, as Gemini does beside "limit: 0".
     return replace(failure, retry_after_s=None) if failure.is_fatal else failure

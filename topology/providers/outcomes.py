@@ -99,6 +99,8 @@ class Failure:
         scope: Which part of the provider it speaks of.
         needs_operator: No waiting mends it: somebody has to pay, to raise a limit, to replace a key, or
             to call from elsewhere.
+        features: What of the request the model does not have, where the error says so plainly; as
+            `topology.features` names them.
     """
 
     kind: FailureKind
@@ -109,6 +111,7 @@ class Failure:
     code: str | None = None
     scope: Scope = Scope.PROVIDER
     needs_operator: bool = False
+    features: frozenset[str] = frozenset()
 
     @property
     def is_fatal(self) -> bool:
