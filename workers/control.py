@@ -61,6 +61,7 @@ class Listener:
             said = await self._worker.controls.read()
             self._worker.paused = said.paused
             self._followed, self._opened = said.reload, said.opened
+        await self._worker.learning.look()
         await self._worker.subscriber.add(
             Subscription(self._queue, _PREFETCH, self._on_delivery, self._declare, self._rename)
         )
@@ -73,6 +74,7 @@ class Listener:
                     await self._told.wait()
             self._told.clear()
             await self._look()
+            await self._worker.learning.look()
             if self._to_follow is not None:
                 id_, self._to_follow = self._to_follow, None
                 await self._reload(id_)

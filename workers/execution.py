@@ -288,6 +288,7 @@ class Execution:
             stored = await self._claims.commit(call, result)
         except Refused as refused:  # paid for, and as large if it were bought again
             stored = await self._claims.commit(call, replace(result, outcome=_too_large(outcome, refused)))
+        await self._worker.learning.succeeded(job)
         match stored:
             case Stored(duplicate=True):
                 await self._worker.books.enter_packed(event)

@@ -62,12 +62,8 @@ class AfterFailure:
         if failure.may_be_billed:
             await self._telling.enter_doubtful(call.job, call.facts)
         match failure.kind:
-            case FailureKind.REQUEST_AT_FAULT if self._may_fit_elsewhere(call, failure):
-                await self._claims.release(call)
-                return await self._moving.hand_on(delivery, call.job, failure.error_type.value)
             case FailureKind.REQUEST_AT_FAULT:
-                shared_s = self._worker.fleet.cache.error_ttl_s
-                return await self._end_in_error(delivery, call, failure, shared_s=shared_s)
+                return await self._request_at_fault(delivery, call, failure)
             case FailureKind.THROTTLED | FailureKind.QUOTA_GONE:
                 return await self._throttled(delivery, call, failure)
             case FailureKind.KEY_REFUSED:
@@ -75,10 +71,16 @@ class AfterFailure:
             case FailureKind.CAPACITY | FailureKind.UNSENT | FailureKind.AMBIGUOUS:
                 return await self._try_again(delivery, call, failure)
 
-    @staticmethod
-    def _may_fit_elsewhere(call: Call, failure: Failure) -> bool:
-        """Whether the fault lies between this model and the request, and another candidate is untried."""
-        return failure.error_type in _OF_THE_MODEL and bool(call.run.attempt % len(call.job.route))
+    async def _request_at_fault(self, delivery: Delivery, call: Call, failure: Failure) -> Executed:
+        """Where the fault lies between this model and the request, another candidate may do; once around."""
+        ttl_s = self._worker.fleet.learning.error_ttl_s
+        lacks = await self._worker.learning.learn(call.job, self._provider, failure, ttl_s)
+        is_of_the_model = lacks or failure.error_type in _OF_THE_MODEL
+        if is_of_the_model and call.run.attempt % len(call.job.route):
+            await self._claims.release(call)
+            return await self._moving.hand_on(delivery, call.job, failure.error_type.value)
+        shared_s = self._worker.fleet.cache.error_ttl_s
+        return await self._end_in_error(delivery, call, failure, shared_s=shared_s)
 
     async def _throttled(self, delivery: Delivery, call: Call, failure: Failure) -> Executed:
         """A limit: closed for every replica until it opens; a healthy alternative before waiting."""

@@ -216,6 +216,9 @@ class Front:
                 message = job_message(self._fleet, self._job(read))
                 is_its_line = message.routing_key == read.admission.queue
                 return replace(plan, publish=message, spot=spot if is_its_line else None)
+            case Wait() if read.lacks is not None:
+                answer = Answer(read.waiter, Outcome(status="error", error=read.lacks), None)
+                return replace(plan, answer=answer, settle=(read.admission.fingerprint, read.waiter))
             case Wait() as wait:
                 self._tell(EventType.RATE_LIMIT, read, limit=wait.limit, until=wait.until)
                 return self._wait(plan, read, wait)

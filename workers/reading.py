@@ -1,6 +1,6 @@
 """Reading a request as it arrives: who speaks, what is asked, where it can go; or why it cannot."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from broker.flights import Admission
@@ -9,7 +9,7 @@ from producer_sdk.transport import Delivery
 from topology import names
 from topology.errors import ErrorType, Refused
 from topology.fingerprint import fingerprint
-from topology.messages import Candidate, Envelope, Job, Request, Waiter
+from topology.messages import Candidate, Envelope, ErrorReport, Job, Request, Waiter
 from topology.names import Priority
 from topology.route import static_route
 from topology.wire import MAX_BODY_BYTES
@@ -30,13 +30,17 @@ _UNREADABLE: Final = "\ufffd"
 
 @dataclass(frozen=True)
 class Readable:
-    """A request that can be admitted. `route` is the static one; who lives is looked at when it leads."""
+    """A request that can be admitted. `route` is the static one; who lives is looked at when it leads.
+
+    `lacks` is its error, should it need a call: all of its route are known to lack something that it uses.
+    """
 
     delivery: Delivery
     request: Request
     waiter: Waiter
     route: tuple[Candidate, ...]
     admission: Admission
+    lacks: ErrorReport | None = None
 
 
 @dataclass(frozen=True)
@@ -85,15 +89,17 @@ class Reader:
                 waiter = self._addressee(delivery, priority, agent)
                 request = Request.from_bytes(delivery.body)
                 waiter = self._waiter(delivery, request, waiter)
-            route = self._route(request)
+            route, lacks = self._worker.learning.around(request, self._route(request))
             admission = self._admission(request, waiter, route)
+            if lacks is not None:  # a stored answer may do, or a call that runs; no new one starts
+                admission = replace(admission, earliest=(FOR_GOOD, "lesson"))
             if len(delivery.body) > MAX_BODY_BYTES // 2:
                 _check_size(
                     Job(fingerprint=admission.fingerprint, request=request, waiter=waiter, route=route)
                 )
         except Refused as refused:
             return Unfit(delivery, waiter, refused)
-        return Readable(delivery, request, waiter, route, admission)
+        return Readable(delivery, request, waiter, route, admission, lacks)
 
     def _addressee(self, delivery: Delivery, priority: Priority, agent: str) -> Waiter | None:
         """Who can be told of an error, before the body has been read."""

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from broker.controls import Controls, PauseMode
 from broker.flights import RENEW_EVERY_S, Flights, StateAway
+from broker.lessons import Lessons
 from broker.opening import open_redis
 from broker.outlook import Outlook
 from producer_sdk.roster import BEAT_S, Roster
@@ -22,6 +23,7 @@ from topology.events import EventType
 from topology.fleet import Fleet
 from workers.books import Books
 from workers.events import Clock, Events
+from workers.learning import Learning
 from workers.notices import Notices
 from workers.sides import Sides
 from workers.underway import Underway
@@ -42,6 +44,7 @@ class Worker:
             predecessor. Its connections carry it as their name.
         fleet: The configuration. A reload puts another one here: what is to see it reads it here each time.
         roles: What it is now.
+        learning: What models lack, as far as this worker has heard.
         paused: The providers that operators have paused, as far as this worker has heard.
         underway: The calls of all its pools.
         outlook: Where waiting requests stand, by the limits of this configuration.
@@ -64,6 +67,7 @@ class Worker:
     outlook: Callable[[Fleet], Outlook]
     clock: Clock
     events: Events
+    learning: Learning
     roster: Roster
     roles: tuple[str, ...]
     paused: Mapping[str, PauseMode] = field(default_factory=dict)
@@ -183,8 +187,9 @@ async def open_worker(
         yield Worker(
             id=id_, fleet=fleet, publisher=publisher, subscriber=subscriber, flights=flights,
             controls=Controls(redis, flights.prefix), outlook=partial(Outlook, redis, prefix=prefix),
-            clock=clock, events=events, roster=roster,
-            roles=roles, on_lost=on_lost, on_roster=on_roster,
+            clock=clock, events=events,
+            learning=Learning(Lessons(redis, flights.prefix), clock, events), roster=roster, roles=roles,
+            on_lost=on_lost, on_roster=on_roster,
         )  # fmt: skip
 
 

@@ -37,6 +37,8 @@ class ChatPrompt:
     as_json: bool
     tool: str | None
     """The function that must be called, if one must."""
+    params: frozenset[str]
+    """Names of all that the body sets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,8 @@ class EmbeddingsPrompt:
     inputs: tuple[str, ...]
     dimensions: int
     as_base64: bool
+    params: frozenset[str]
+    """Names of all that the body sets."""
 
 
 Prompt = ChatPrompt | EmbeddingsPrompt
@@ -79,6 +83,7 @@ def read_chat(raw: bytes) -> ChatPrompt:
         include_usage=isinstance(options, dict) and options.get("include_usage") is True,
         as_json=isinstance(answer_format, dict) and answer_format.get("type", "text") != "text",
         tool=_required_tool(body),
+        params=_params(body),
     )
 
 
@@ -105,6 +110,7 @@ def read_embeddings(raw: bytes) -> EmbeddingsPrompt:
         inputs=inputs,
         dimensions=dimensions,
         as_base64=body.get("encoding_format") == "base64",
+        params=_params(body),
     )
 
 
@@ -123,6 +129,10 @@ def _model(body: dict[str, Any]) -> str:
     if not isinstance(model, str) or not model:
         raise InvalidBodyError("you must provide a model parameter", "model")
     return model
+
+
+def _params(body: dict[str, Any]) -> frozenset[str]:
+    return frozenset(name for name, value in body.items() if value is not None)
 
 
 def _max_tokens(body: dict[str, Any]) -> int | None:

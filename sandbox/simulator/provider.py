@@ -131,6 +131,8 @@ class Provider:
         model = next((one for one in self.settings.models if one.id == prompt.model), None)
         if model is None:
             return self._refuse(entry, "invalid", replies.unknown_model(prompt.model))
+        if lacking := prompt.params.intersection(model.lacks):
+            return self._refuse(entry, "invalid", replies.unsupported(min(lacking)))
         return self._admit_within_limits(entry, account, prompt, model)
 
     def finish(self, call: Admitted, outcome: Outcome, status: int | None) -> None:

@@ -74,6 +74,12 @@ def unknown_model(model: str) -> Reply:
     return _error(404, message, "invalid_request_error", "model_not_found", "model")
 
 
+def unsupported(param: str) -> Reply:
+    """Status 400: the model does not take this parameter."""
+    message = f"Unsupported parameter: '{param}' is not supported with this model."
+    return _error(400, message, "invalid_request_error", "unsupported_parameter", param)
+
+
 def over_limit(model: str, account: str, excess: Excess) -> Reply:
     """Status 429: a rate limit forbids the call for now."""
     limit, capacity = excess.standing.limit, excess.standing.capacity

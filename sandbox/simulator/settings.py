@@ -33,6 +33,8 @@ class Model(_Frozen):
     """US dollars for a million prompt tokens. Default 0.15."""
     output_usd_per_mtok: NonNegative = 0.60
     """US dollars for a million completion tokens. Default 0.60."""
+    lacks: tuple[str, ...] = ()
+    """Parameters such as `tools` that it does not take: a call with one gets status 400. Default: none."""
 
 
 class Limit(_Frozen):
