@@ -35,6 +35,11 @@ class Period(StrEnum):
     WEEK = "week"
     MONTH = "month"
 
+    @property
+    def span_s(self) -> float:
+        """How far, in seconds."""
+        return _DAYS[self.value] * 86400.0
+
 
 class Format(StrEnum):
     """What a report is written in."""
@@ -116,7 +121,7 @@ _add(Period.MONTH, "30 days")
 def _write(period: Period, form: Format, config: Path | None) -> None:
     with errors_for_people():
         until = time.time()
-        since = until - _DAYS[period] * 86400.0
+        since = until - period.span_s
         url = database_url(config)
         report = Report(period, since, until, {by: read_statistics(url, since, by) for by in By})
     typer.echo(_WRITERS[form](report), nl=False)
@@ -171,15 +176,13 @@ def _as_csv(report: Report) -> str:
 def _as_markdown(report: Report) -> str:
     whole = report.whole
     lines = [
-        f"# The last {report.period.value}: {_instant(report.since)} to {_instant(report.until)}",
+        f"# The last {report.period.value}: {instant(report.since)} to {instant(report.until)}",
         "",
         "| | |",
         "| --- | ---: |",
         *(f"| {what} | {figure} |" for what, figure in _summary(whole.total).items()),
         "",
-        f"Recorded until {_instant(whole.as_of)}."
-        if whole.as_of
-        else "No worker's sign of life is recorded.",
+        f"Recorded until {instant(whole.as_of)}." if whole.as_of else "No worker's sign of life is recorded.",
     ]
     for by, part in report.parts.items():
         if part.groups:
@@ -187,7 +190,7 @@ def _as_markdown(report: Report) -> str:
     for what, errors in (("requests", whole.request_errors), ("calls", whole.call_errors)):
         if errors:
             lines += ["", f"## Errors of {what}", "", "| error | times |", "| --- | ---: |"]
-            lines += [f"| {_cell(error)} | {times:,} |" for error, times in errors.items()]
+            lines += [f"| {cell(error)} | {times:,} |" for error, times in errors.items()]
     return "\n".join(lines) + "\n"
 
 
@@ -219,7 +222,7 @@ def _table(by: By, groups: "Mapping[str, Sums]") -> Iterator[str]:
         if at == 0:
             yield f"| {by.value} | {' | '.join(cells)} |"
             yield f"| --- | {' | '.join('---:' for _ in cells)} |"
-        yield f"| {_cell(name)} | {' | '.join(cells.values())} |"
+        yield f"| {cell(name)} | {' | '.join(cells.values())} |"
 
 
 def _cells(sums: "Sums") -> dict[str, str]:
@@ -238,7 +241,8 @@ def _cells(sums: "Sums") -> dict[str, str]:
     }
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
+    """A text as it stands in a table of Markdown."""
     return one_line(text).replace("|", "\\|")
 
 
@@ -254,8 +258,9 @@ def _span(seconds: float | None) -> str:
     return "-" if seconds is None else f"{seconds:.2f} s"
 
 
-def _instant(instant: float) -> str:
-    return f"{datetime.fromtimestamp(instant, UTC):%Y-%m-%d %H:%M} UTC"
+def instant(epoch_s: float) -> str:
+    """An instant, for people."""
+    return f"{datetime.fromtimestamp(epoch_s, UTC):%Y-%m-%d %H:%M} UTC"
 
 
 _WRITERS: Final[Mapping[Format, Callable[[Report], str]]] = {

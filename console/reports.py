@@ -6,6 +6,7 @@ import typer
 from typer.core import TyperGroup
 
 from console.report import report_command
+from console.report_errors import errors_command
 
 _PERIOD: Final = "period"
 
@@ -22,13 +23,15 @@ class _PeriodByDefault(TyperGroup):
 
 reports_app: Final = typer.Typer(
     cls=_PeriodByDefault,
-    help="""What the recorder's database says, for people and their spreadsheets.
+    help="""What the books say, for people and their spreadsheets.
 
         optimizer report                        the last week, in Markdown
         optimizer report day
         optimizer report month --format csv > month.csv
+        optimizer report errors                 what models lack, and in which errors requests ended
 
     A period is what `optimizer report` takes where nothing else is named.
     """,
 )
 reports_app.command(_PERIOD)(report_command)
+reports_app.command("errors")(errors_command)
