@@ -9,7 +9,7 @@ from topology.events import EventType
 from topology.fleet import Account, AccountDefaults, Model, Provider
 from topology.limits import Limit
 from topology.loading import load_fleet
-from topology.sections import CacheSection, FleetSection, PrioritiesSection, RecorderSection
+from topology.sections import CacheSection, FleetSection, LearningSection, PrioritiesSection, RecorderSection
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -108,6 +108,7 @@ def keys_of_the_configuration() -> set[str]:
         for section in (
             FleetSection,
             CacheSection,
+            LearningSection,
             PrioritiesSection,
             RecorderSection,
             Provider,

@@ -42,7 +42,12 @@ class Fleet:
     def __init__(self, redis: Redis) -> None:
         self.clock = Clock()
         self.clock.set(NOW)
-        self._lessons = Lessons(redis, f"{secrets.token_hex(6)}:")
+        self._redis, self._prefix = redis, f"{secrets.token_hex(6)}:"
+        self._lessons = Lessons(redis, self._prefix)
+
+    async def flush(self) -> None:
+        for key in await self._redis.keys(f"{self._prefix}*"):
+            await self._redis.delete(key)
 
     def worker(self) -> Learning:
         publisher = Publisher("amqp://nowhere.invalid/", "tester")
@@ -79,20 +84,18 @@ async def test_what_one_worker_learns_another_goes_around(fleet: Fleet) -> None:
     assert front.around(job().request, asking.route) == (asking.route, None)
     route, lacks = front.around(asking.request, (PLAIN,))
     assert lacks is not None
-    assert (route, lacks.type, lacks.provider_status, lacks.retryable) == (
-        (PLAIN,),
-        "invalid_request",
-        400,
-        False,
-    )
-    for words in (
+    assert lacks.error is not None
+    assert (route, lacks.provider, lacks.model) == ((PLAIN,), "house", "plain")
+    assert (lacks.error.type, lacks.error.provider_status) == (ErrorType.INVALID_REQUEST, 400)
+    assert not lacks.error.retryable
+    lines = (
         "tools: house/plain lacks it",
         '"No tools."',
         "2027-01-15 08:00:00 UTC",
         "--forget house/plain tools",
-    ):
-        assert words in lacks.message
-    assert "You asked" not in lacks.message
+    )
+    assert [line for line in lines if line not in lacks.error.message] == []
+    assert "You asked" not in lacks.error.message  # it may quote the other's prompt
 
 
 async def test_an_answer_refutes_it_and_so_does_an_emptied_redis(fleet: Fleet) -> None:
@@ -105,6 +108,11 @@ async def test_an_answer_refutes_it_and_so_does_an_emptied_redis(fleet: Fleet) -
     assert front.around(asking.request, (PLAIN,))[1] is not None
 
     await pool.succeeded(asking)
+    await front.look()
+    assert front.around(asking.request, (PLAIN,)) == ((PLAIN,), None)
+
+    await pool.learn(asking, provider(), NO_TOOLS, 60)
+    await fleet.flush()
     await front.look()
     assert front.around(asking.request, (PLAIN,)) == ((PLAIN,), None)
 

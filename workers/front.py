@@ -217,7 +217,7 @@ class Front:
                 is_its_line = message.routing_key == read.admission.queue
                 return replace(plan, publish=message, spot=spot if is_its_line else None)
             case Wait() if read.lacks is not None:
-                answer = Answer(read.waiter, Outcome(status="error", error=read.lacks), None)
+                answer = Answer(read.waiter, read.lacks, None)
                 return replace(plan, answer=answer, settle=(read.admission.fingerprint, read.waiter))
             case Wait() as wait:
                 self._tell(EventType.RATE_LIMIT, read, limit=wait.limit, until=wait.until)

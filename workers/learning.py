@@ -13,7 +13,7 @@ from broker.lessons import Lesson, Lessons
 from topology.events import EventType
 from topology.features import as_used, uses
 from topology.fleet import Provider
-from topology.messages import CacheMode, Candidate, ErrorReport, Job, Request
+from topology.messages import CacheMode, Candidate, ErrorReport, Job, Outcome, Request
 from topology.providers.outcomes import Failure, Scope
 from workers.events import Clock, Events
 
@@ -40,7 +40,7 @@ class Learning:
 
     def around(
         self, request: Request, route: tuple[Candidate, ...]
-    ) -> tuple[tuple[Candidate, ...], ErrorReport | None]:
+    ) -> tuple[tuple[Candidate, ...], Outcome | None]:
         """The candidates that are not known to lack what the request uses.
 
         Where none is left, all of them and the error that was learned. With `cache="refresh"` all of them:
@@ -52,7 +52,7 @@ class Learning:
         left = tuple(c for c, lesson in zip(route, against, strict=True) if lesson is None)
         if left:
             return left, None
-        return route, _report([lesson for lesson in against if lesson is not None])
+        return route, _refusal([lesson for lesson in against if lesson is not None])
 
     async def learn(self, job: Job, provider: Provider, failure: Failure, ttl_s: float) -> bool:
         """Remembers for `ttl_s` seconds what a final error taught.
@@ -133,11 +133,11 @@ class Learning:
         return True
 
 
-def _report(lessons: Sequence[Lesson]) -> ErrorReport:
+def _refusal(lessons: Sequence[Lesson]) -> Outcome:
     """The error that was learned, for one who would meet it, too."""
     lesson, others = lessons[0], len(lessons) - 1
     also = f", and the {others} others of its route lack something of this request" if others else ""
-    return ErrorReport(
+    report = ErrorReport(
         type=lesson.error,
         message=f"{lesson.feature}: {lesson.provider}/{lesson.model} lacks it{also}; learned at "
         f'{_instant(lesson.first_at)} from its error "{lesson.said}". It is tried again after '
@@ -145,6 +145,7 @@ def _report(lessons: Sequence[Lesson]) -> ErrorReport:
         f"`optimizer report errors --forget {shlex.join(lesson.name.rsplit(' ', 1))}`",
         provider_status=lesson.status,
     )
+    return Outcome(status="error", provider=lesson.provider, model=lesson.model, error=report)
 
 
 def _instant(instant: float) -> str:

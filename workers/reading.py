@@ -9,7 +9,7 @@ from producer_sdk.transport import Delivery
 from topology import names
 from topology.errors import ErrorType, Refused
 from topology.fingerprint import fingerprint
-from topology.messages import Candidate, Envelope, ErrorReport, Job, Request, Waiter
+from topology.messages import Candidate, Envelope, Job, Outcome, Request, Waiter
 from topology.names import Priority
 from topology.route import static_route
 from topology.wire import MAX_BODY_BYTES
@@ -32,7 +32,7 @@ _UNREADABLE: Final = "\ufffd"
 class Readable:
     """A request that can be admitted. `route` is the static one; who lives is looked at when it leads.
 
-    `lacks` is its error, should it need a call: all of its route are known to lack something that it uses.
+    `lacks` is how it ends if it needs a call: all of its route are known to lack something that it uses.
     """
 
     delivery: Delivery
@@ -40,7 +40,7 @@ class Readable:
     waiter: Waiter
     route: tuple[Candidate, ...]
     admission: Admission
-    lacks: ErrorReport | None = None
+    lacks: Outcome | None = None
 
 
 @dataclass(frozen=True)
