@@ -139,6 +139,7 @@ async def test_who_wants_it_tried_again_says_so(fleet: Fleet) -> None:
     await worker.learn(asking, provider(), NO_TOOLS, 60)
 
     assert worker.around(asking.request, (PLAIN,)) == ((PLAIN,), None)
+    assert worker.around(asking.request, asking.route) == ((ABLE,), None)  # where nothing else would do
 
 
 async def test_what_is_not_plainly_about_the_request_and_the_model_is_not_remembered(fleet: Fleet) -> None:

@@ -11,7 +11,8 @@ A feature is a short text without blanks, fit for Redis, events and people:
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cached_property
 from typing import Any, Final
 
 from topology.estimates import answer_bound, estimated_tokens
@@ -39,33 +40,46 @@ _SURELY: Final = 1.25
 """A prompt's length is an estimate: it counts as too long when it is by this factor longer than allowed."""
 
 
-def features_of(request: Request) -> frozenset[str]:
-    """The features that a request uses; of those with a `>` none, since they are without number."""
-    params = request.params
-    asked = {n: v for n, v in params.items() if n not in _NO_FEATURES and _NAME.fullmatch(n) and _is_set(v)}
-    valued = {f"{name}={_word(value)}" for name, value in asked.items() if name in _VALUED and _word(value)}
-    messages = params.get("messages")
-    said = {f for m in (messages if isinstance(messages, list | tuple) else ()) for f in _of_message(m)}
-    return frozenset({MODEL, *asked, *valued, *said})
+class Used:
+    """The features that a request uses: `"tools" in Used(request)`. Each is found out once, when asked."""
 
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._sizes: dict[str, float] = {}
 
-def uses(request: Request, feature: str) -> bool:
-    """Whether the request uses this feature."""
-    name, more, most = feature.partition(">")
-    if not more:
-        return feature in features_of(request)
-    return name in _MEASURES and most.isdigit() and _MEASURES[name](request) > int(most)
+    def __contains__(self, feature: str) -> bool:
+        """Whether the request uses it; what this release does not know is used by none."""
+        name, more, most = feature.partition(">")
+        if not more:
+            return feature in self.named
+        if name not in _MEASURES or not most.isdigit():
+            return False
+        if name not in self._sizes:
+            self._sizes[name] = _MEASURES[name](self._request)
+        return self._sizes[name] > int(most)
 
+    @cached_property
+    def named(self) -> frozenset[str]:
+        """All of them, but for those with a `>`, which are without number."""
+        params = self._request.params
+        asked = {
+            n: v for n, v in params.items() if n not in _NO_FEATURES and _NAME.fullmatch(n) and _is_set(v)
+        }
+        valued = {f"{name}={word}" for name, v in asked.items() if name in _VALUED and (word := _word(v))}
+        messages = params.get("messages")
+        said = {f for m in (messages if isinstance(messages, list | tuple) else ()) for f in _of_message(m)}
+        return frozenset({MODEL, *asked, *valued, *said})
 
-def as_used(request: Request, feature: str) -> str | None:
-    """A feature that an error is about, as this request uses it; None: it does not.
+    def told(self, features: Iterable[str]) -> list[str]:
+        """Of the features that an error is about those that the request uses.
 
-    `temperature=` is about a value that the error does not name: it becomes the request's own.
-    """
-    name, is_value, value = feature.partition("=")
-    if is_value and not value:
-        feature += _word(request.params.get(name))
-    return feature if uses(request, feature) else None
+        `temperature=` is about a value that the error does not name: it becomes the request's own.
+        """
+        return sorted(feature for feature in map(self._with_value, features) if feature in self)
+
+    def _with_value(self, feature: str) -> str:
+        name, is_value, value = feature.partition("=")
+        return feature + _word(self._request.params.get(name)) if is_value and not value else feature
 
 
 def _is_set(value: Any) -> bool:

@@ -11,7 +11,7 @@ from typing import Final
 from broker.flights import StateAway
 from broker.lessons import Lesson, Lessons
 from topology.events import EventType
-from topology.features import as_used, uses
+from topology.features import Used
 from topology.fleet import Provider
 from topology.messages import CacheMode, Candidate, ErrorReport, Job, Outcome, Request
 from topology.providers.outcomes import Failure, Scope
@@ -43,15 +43,16 @@ class Learning:
     ) -> tuple[tuple[Candidate, ...], Outcome | None]:
         """The candidates that are not known to lack what the request uses.
 
-        Where none is left, all of them and the error that was learned. With `cache="refresh"` all of them:
-        so a caller has it tried again.
+        Where none is left, all of them and the error that was learned; with `cache="refresh"` without it, so
+        that a caller can have it tried again.
         """
-        if not self._known or request.cache is CacheMode.REFRESH:
+        if not self._known or not any(lessons := [self._of(candidate) for candidate in route]):
             return route, None
-        against = [self._against(request, candidate) for candidate in route]
+        used = Used(request)
+        against = [self._against(used, known) for known in lessons]
         left = tuple(c for c, lesson in zip(route, against, strict=True) if lesson is None)
-        if left:
-            return left, None
+        if left or request.cache is CacheMode.REFRESH:
+            return left or route, None
         return route, _refusal([lesson for lesson in against if lesson is not None])
 
     async def learn(self, job: Job, provider: Provider, failure: Failure, ttl_s: float) -> bool:
@@ -61,15 +62,15 @@ class Learning:
         """
         if failure.scope is Scope.MODEL and len(provider.quota_owners) > 1:
             return False  # of one account's model: another account may have it
-        features = sorted({f for told in failure.features if (f := as_used(job.request, told)) is not None})
+        features = Used(job.request).told(failure.features)
         for feature in features if ttl_s else ():
             await self._remember(job, feature, failure, ttl_s)
         return bool(features)
 
     async def succeeded(self, job: Job) -> None:
         """Forgets what a call that was answered has disproved."""
-        lessons = self._of(job.candidate)
-        wrong = [lesson.name for lesson in lessons if uses(job.request, lesson.feature)]
+        used = Used(job.request)
+        wrong = [lesson.name for lesson in self._of(job.candidate) if lesson.feature in used]
         if wrong:
             log.info("forgotten: it works", extra={"lessons": wrong})
             with suppress(StateAway):
@@ -118,10 +119,10 @@ class Learning:
     def _of(self, candidate: Candidate) -> Sequence[Lesson]:
         return self._known.get((candidate.provider, candidate.model), ())
 
-    def _against(self, request: Request, candidate: Candidate) -> Lesson | None:
-        """What speaks against asking the candidate."""
-        for lesson in self._of(candidate):
-            if uses(request, lesson.feature) and not self._may_try(lesson):
+    def _against(self, used: Used, lessons: Sequence[Lesson]) -> Lesson | None:
+        """What speaks against asking the candidate of which this is known."""
+        for lesson in lessons:
+            if lesson.feature in used and not self._may_try(lesson):
                 return lesson
         return None
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from topology.features import MODEL, as_used, features_of, uses
+from topology.features import MODEL, Used
 from topology.messages import Request
 from topology.providers.openai import read_answer
 from topology.providers.outcomes import Failure
@@ -89,7 +89,7 @@ def test_a_request_that_quotes_such_an_error_blames_no_feature() -> None:
     ],
 )
 def test_the_features_of_a_request(request_: Request, features: set[str]) -> None:
-    assert features_of(request_) == {MODEL, *features}
+    assert Used(request_).named == {MODEL, *features}
 
 
 @pytest.mark.parametrize(
@@ -107,18 +107,21 @@ def test_the_features_of_a_request(request_: Request, features: set[str]) -> Non
 def test_a_size_is_used_by_what_is_larger(
     feature: str, within: dict[str, Any], beyond: dict[str, Any]
 ) -> None:
-    assert not uses(asked(**within), feature)
-    assert uses(asked(**beyond), feature)
+    assert feature not in Used(asked(**within))
+    assert feature in Used(asked(**beyond))
 
 
 def test_a_feature_that_this_release_does_not_know_is_used_by_nobody() -> None:
-    assert not uses(asked(messages=said()), "pictures>2")
-    assert not uses(asked(messages=said()), "max_tokens>many")
+    for feature in ("pictures>2", "max_tokens>many", "", "tools"):
+        assert feature not in Used(asked(messages=said()))
 
 
-def test_a_value_that_the_error_leaves_open_is_the_requests() -> None:
-    assert as_used(asked(temperature=0.2), "temperature=") == "temperature=0.2"
-    assert as_used(asked(temperature=1.0), "temperature=") == as_used(asked(temperature=1), "temperature=1")
-    assert as_used(asked(temperature=0.2), "temperature=0.7") is None
-    assert as_used(asked(), "temperature=") is None
-    assert as_used(asked(), "tools") is None
+def test_of_what_an_error_is_about_the_request_uses_some_with_its_own_values() -> None:
+    told = {"temperature=", "top_p=", "tools", "max_tokens>4096", "model"}
+
+    assert Used(asked(temperature=0.2, max_tokens=8192)).told(told) == [
+        "max_tokens>4096",
+        "model",
+        "temperature=0.2",
+    ]
+    assert Used(asked(temperature=1.0)).told(told) == Used(asked(temperature=1)).told(told)

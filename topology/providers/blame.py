@@ -108,7 +108,7 @@ _PARAMETER_CODES: Final = frozenset({"unsupported_parameter", "unknown_parameter
 def blamed(error_type: ErrorType, body: ErrorBody) -> frozenset[str]:
     """The features that an error is about; none where that is not plain.
 
-    A value that it does not name is left open: `temperature=` (`topology.features.as_used` fills it in).
+    A value that it does not name is left open, as `temperature=`: `topology.features.Used.told` fills it in.
 
     Args:
         error_type: What the error means. It is the request's fault.
