@@ -57,7 +57,7 @@ def errors_command(
     config: Annotated[
         Path | None,
         typer.Option(
-            "--config", help="The file whose [recorder] counts; default: fleet.toml, if there is one."
+            "--config", help="The file whose section `recorder` counts; default: fleet.toml, if there is one."
         ),
     ] = None,
 ) -> None:

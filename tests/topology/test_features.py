@@ -56,6 +56,24 @@ def test_a_request_that_quotes_such_an_error_blames_no_feature() -> None:
 
 
 @pytest.mark.parametrize(
+    "message",
+    [
+        "Tools are not supported, when streaming is on.",
+        "Tool calling is not supported in streaming mode",
+        "Model small does not support tools with images",
+        "This model does not support image inputs on the free tier",
+        "The request does not match the schema: tools is not supported",
+        "temperature is not supported with this model",
+        "The model is overloaded",
+    ],
+)
+def test_what_is_not_plain_is_about_no_feature(message: str) -> None:
+    body = {"error": {"message": message, "type": "invalid_request_error"}}
+
+    assert features_in({"provider": "openai", "status": 400}, body) == []
+
+
+@pytest.mark.parametrize(
     ("request_", "features"),
     [
         (asked(messages=said()), {"role=user"}),

@@ -15,7 +15,7 @@ from topology.providers.bodies import ErrorBody
 
 _NAME: Final = r"[A-Za-z][A-Za-z0-9_]{0,63}"
 _QUOTE: Final = "[`'\"]"
-_ENDS: Final = rf"{_QUOTE}?\s*(?:$|[.,;(]|(?:with|for|by|on|in) (?:this|the|that) model\b|for models?[ /])"
+_ENDS: Final = rf"{_QUOTE}?\s*(?:\.?$|\.\s|(?:with|for|by|on|in) (?:this|the|that) model\b|for models?[ /])"
 _A_MODEL: Final = rf"(?:this model|(?:the )?(?:model )?{_QUOTE}?[\w./:@-]+{_QUOTE}?)"
 
 _LACKING: Final = (
@@ -28,7 +28,7 @@ _LACKING: Final = (
     (r"developer instructions?|system (?:messages?|roles?|instructions?)", "role=system role=developer"),
     (r"logprobs", "logprobs"),
     (r"thinking", "reasoning_effort="),
-    (r"(?:specifying )?dimensions|matryoshka representation", "dimensions"),
+    (r"(?:specifying )?dimensions", "dimensions"),
     (r"multiple candidates", "n>1"),
     (r"this tool_choice", "tool_choice="),
 )
@@ -69,6 +69,7 @@ _SAID: Final[Mapping[str, tuple[str, ...]]] = {
         r"failed to deserialize the json body .{0,80}unknown variant `image_url`, expected `text`",
         rf"{_A_MODEL} is not a multimodal model",
     ),
+    "dimensions": (rf"{_A_MODEL} does not support matryoshka representation",),
     "max_tokens>{0}": (
         r"max_tokens is too large: \d+\. this model supports at most (\d+) completion tokens",
         r"`?max_(?:completion_)?tokens`?(?: for `[^`]*`)? must be less than or equal to `?(\d+)",
