@@ -12,11 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
-from typer.core import TyperGroup
-from typing_extensions import override  # in typing from Python 3.12
 
 from console.commands import errors_for_people
-from console.reconciling import reconcile_command
 from console.stats import database_url, read_statistics
 from console.watching import one_line
 from hub.store.grouping import By
@@ -64,29 +61,16 @@ class Report:
         return next(iter(self.parts.values()))
 
 
-_Form = Annotated[Format, typer.Option("--format", help="Also for programs.")]
-_Config = Annotated[
-    Path | None,
-    typer.Option("--config", help="The file whose [recorder] counts; default: fleet.toml, if there is one."),
-]
-
-
-class _Parts(TyperGroup):
-    """Says which there are where one is named that is none."""
-
-    @override
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        if args[0] not in self.commands:
-            ctx.fail(f"{one_line(args[0])!r} is none of: {', '.join(self.commands)}")
-        return super().resolve_command(ctx, args)
-
-
-report_app = typer.Typer(cls=_Parts, invoke_without_command=True)
-report_app.command("reconcile")(reconcile_command)
-
-
-@report_app.callback()
-def report_command(context: typer.Context, form: _Form = Format.MARKDOWN, config: _Config = None) -> None:
+def report_command(
+    period: Annotated[Period, typer.Argument(help="The last 24 hours, 7 days or 30 days.")] = Period.WEEK,
+    form: Annotated[Format, typer.Option("--format", help="Also for programs.")] = Format.MARKDOWN,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config", help="The file whose [recorder] counts; default: fleet.toml, if there is one."
+        ),
+    ] = None,
+) -> None:
     """Write a report: requests, hit rate, what was saved, cost, waits, errors; by provider, model, agent.
 
         optimizer report                        the last week, in Markdown
@@ -97,28 +81,6 @@ def report_command(context: typer.Context, form: _Form = Format.MARKDOWN, config
     calls by their end. A call costs what its invoice says where `reconcile` has entered that, else what it
     should by the prices here. What costs nobody knows how much is listed as unpriced, never as zero.
     """
-    context.obj = (form, config)
-    if context.invoked_subcommand is None:
-        _write(Period.WEEK, form, config)
-
-
-def _add(period: Period, reach: str) -> None:
-    @report_app.command(period.value, help=f"The last {reach}.")
-    def command(
-        context: typer.Context,
-        form: Annotated[Format | None, typer.Option("--format", help="Also for programs.")] = None,
-        config: _Config = None,
-    ) -> None:
-        given: tuple[Format, Path | None] = context.obj  # what stood before the period
-        _write(period, form or given[0], config or given[1])
-
-
-_add(Period.DAY, "24 hours")
-_add(Period.WEEK, "7 days")
-_add(Period.MONTH, "30 days")
-
-
-def _write(period: Period, form: Format, config: Path | None) -> None:
     with errors_for_people():
         until = time.time()
         since = until - period.span_s

@@ -24,7 +24,6 @@ from producer_sdk.settings import REDIS_URL, masked
 from topology.loading import ConfigurationError
 
 if TYPE_CHECKING:
-    from hub.store.database import Database
     from hub.store.final_errors import FinalErrors
 
 T = TypeVar("T")
@@ -105,7 +104,6 @@ async def _with_lessons(work: Callable[[Lessons], Awaitable[T]]) -> T:
 
 def _final_errors(config: Path | None, since: float) -> "tuple[FinalErrors, ...] | None":
     """As the ledger has them; where there is none, it says so, and the rest is reported all the same."""
-
     try:
         with opened_database(database_url(config)) as database:
             from hub.store.final_errors import gather_final_errors  # noqa: PLC0415 - an extra's libraries

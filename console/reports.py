@@ -5,6 +5,7 @@ from typing import Final
 import typer
 from typer.core import TyperGroup
 
+from console.reconciling import reconcile_command
 from console.report import report_command
 from console.report_errors import errors_command
 
@@ -29,9 +30,11 @@ reports_app: Final = typer.Typer(
         optimizer report day
         optimizer report month --format csv > month.csv
         optimizer report errors                 what models lack, and in which errors requests ended
+        optimizer report reconcile groq.csv     an invoice against the ledger, call by call
 
     A period is what `optimizer report` takes where nothing else is named.
     """,
 )
 reports_app.command(_PERIOD)(report_command)
 reports_app.command("errors")(errors_command)
+reports_app.command("reconcile")(reconcile_command)
