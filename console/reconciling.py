@@ -3,10 +3,10 @@
 import dataclasses
 import json
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import Annotated, Any, Final
 
 import typer
 from rich.console import Console
@@ -16,29 +16,28 @@ from console.commands import errors_for_people
 from console.stats import database_url, opened_database
 from console.watching import one_line
 from hub.invoice import Invoice, read_invoice
+from hub.store.findings import Compared, Finding, Reconciliation, Scope
 from topology.loading import ConfigurationError
-
-if TYPE_CHECKING:
-    from hub.store.reconciliation import Compared, Reconciliation
 
 _MOST_LISTED: Final = 10
 _PIPED_WIDTH: Final = 200
 _MEANINGS: Final = {
-    "equal": "the same on both sides",
-    "priced": "answered at a price we did not know",
-    "billed": "were doubtful, and are on it",
-    "not billed": "were doubtful, and are not on it",
-    "different": "the amounts differ",
-    "missing": "answered, and not on it",
-    "running": "on it, and under way here",
-    "unknown": "on it, and not in the ledger",
+    Finding.EQUAL: "the same on both sides",
+    Finding.PRICED: "answered at a price we did not know",
+    Finding.BILLED: "were doubtful, and are on it",
+    Finding.NOT_BILLED: "were doubtful, and are not on it",
+    Finding.DIFFERENT: "the amounts differ",
+    Finding.MISSING: "answered, and not on it",
+    Finding.RUNNING: "on it, and under way here",
+    Finding.UNKNOWN: "on it, and not in the ledger",
 }
-_REMEDIES: Final = {
-    "different": "compare the model's prices with the provider's, and state yours in fleet.toml",
-    "missing": "if the invoice ends earlier, or begins later, say so with --until and --since",
-    "running": "reconcile again when they are over",
-    "unknown": "calls past another optimizer or none with these keys, or older than [recorder] keep_days",
-    "nameless": "lines without a call's id, such as fees: nothing here answers for them",
+_NAMELESS: Final = "nameless"
+_REMEDIES: Final[Mapping[str, str]] = {
+    Finding.DIFFERENT: "compare the model's prices with the provider's, and state yours in fleet.toml",
+    Finding.MISSING: "where the invoice ends earlier, or begins later, say so with --until and --since",
+    Finding.RUNNING: "reconcile again when they are over",
+    Finding.UNKNOWN: "somebody else uses these keys, or they are older than the recorder's keep_days",
+    _NAMELESS: "lines without a call's id, such as fees: nothing in the ledger answers for them",
 }
 
 
@@ -109,23 +108,23 @@ def _reconcile(
     providers: Collection[str],
     *,
     dry_run: bool,
-) -> "Reconciliation":
+) -> Reconciliation:
     with opened_database(url) as database:
         # An extra's libraries: the other commands do without them.
-        from hub.store.reconciliation import Scope, reconcile  # noqa: PLC0415
+        from hub.store.reconciliation import reconcile  # noqa: PLC0415
 
         return reconcile(database, invoice, Scope(*span, providers), dry_run=dry_run)
 
 
-def _unexplained(invoice: Invoice, found: "Reconciliation") -> dict[str, int]:
+def _unexplained(invoice: Invoice, found: Reconciliation) -> dict[str, int]:
     """How many of each kind; empty where all is explained."""
     counts = {kind.value: found.part(kind).calls for kind in found.unexplained}
-    counts["nameless"] = invoice.nameless
+    counts[_NAMELESS] = invoice.nameless
     return {name: count for name, count in counts.items() if count}
 
 
 def _facts(
-    invoice: Invoice, found: "Reconciliation", unexplained: dict[str, int], *, dry_run: bool
+    invoice: Invoice, found: Reconciliation, unexplained: dict[str, int], *, dry_run: bool
 ) -> dict[str, Any]:
     return {
         "invoice": invoice.name,
@@ -145,22 +144,21 @@ def _facts(
     }
 
 
-def _print(invoice: Invoice, found: "Reconciliation", unexplained: dict[str, int], *, dry_run: bool) -> None:
+def _print(invoice: Invoice, found: Reconciliation, unexplained: dict[str, int], *, dry_run: bool) -> None:
     out = sys.stdout
     width = None if out.isatty() else _PIPED_WIDTH
     console = Console(file=out, width=width, highlight=False, markup=False, emoji=False)
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    parts = {kind.value: part for kind, part in found.parts.items()}
     table.add_column("calls", overflow="fold")
     for column in ("", "ledger USD", "invoice USD"):
         table.add_column(column, justify="right")
-    for name, meaning in _MEANINGS.items():
-        if (part := parts.get(name)) is not None:
+    for finding, meaning in _MEANINGS.items():
+        if (part := found.part(finding)).calls:
             row = (f"{part.calls:,}", f"{part.ledger_usd:.6f}", f"{part.invoice_usd:.6f}")
             table.add_row(meaning, *row)
     console.print(table)
-    for name, calls in found.listed.items():
-        console.print(f"\n{_MEANINGS[name]}:")
+    for finding, calls in found.listed.items():
+        console.print(f"\n{_MEANINGS[finding]}:")
         for line in _lines(calls):
             console.print(f"  {line}")
     console.print()
@@ -170,7 +168,7 @@ def _print(invoice: Invoice, found: "Reconciliation", unexplained: dict[str, int
         console.print(f"unexplained: {count:,} {name}: {_REMEDIES[name]}")
 
 
-def _lines(calls: "Sequence[Compared]") -> list[str]:
+def _lines(calls: Sequence[Compared]) -> list[str]:
     shown = [
         f"{one_line(one.call)}  ledger {_usd(one.ledger_usd)}, invoice {_usd(one.invoice_usd)}"
         for one in calls[:_MOST_LISTED]
@@ -179,7 +177,7 @@ def _lines(calls: "Sequence[Compared]") -> list[str]:
     return shown + ([f"and {more:,} more: --json has them all"] if more > 0 else [])
 
 
-def _summary(invoice: Invoice, found: "Reconciliation", *, dry_run: bool) -> list[str]:
+def _summary(invoice: Invoice, found: Reconciliation, *, dry_run: bool) -> list[str]:
     covers = "no call of the ledger"
     if found.accounts:
         covers = f"{', '.join(found.accounts)}, {_shown(found.since)} to {_shown(found.until)}"

@@ -4,11 +4,10 @@ The ledger keeps both figures: `cost_usd`, what a call should cost by our prices
 invoice says. Where there is the second, it is what was paid.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
 from typing import Final
 
 from sqlalchemy import (
@@ -34,34 +33,13 @@ from sqlalchemy import (
 
 from hub.invoice import Invoice
 from hub.store.database import Database
+from hub.store.findings import Compared, Finding, Part, Reconciliation, Scope
 from hub.store.merging import ANSWER, RUNNING, SETTLED, UNKNOWN
 from hub.store.tables import calls
 
 _NOISE_USD: Final = 1e-9
 
 
-class Finding(StrEnum):
-    """What the invoice and the ledger together say of a call."""
-
-    EQUAL = "equal"
-    """Both say the same."""
-    PRICED = "priced"
-    """It was answered at a price that we did not know; the invoice says it."""
-    BILLED = "billed"
-    """Nobody knew whether it was billed. It was."""
-    NOT_BILLED = "not billed"
-    """Nobody knew whether it was billed. It was not."""
-    DIFFERENT = "different"
-    """The amounts differ."""
-    MISSING = "missing"
-    """It was answered, and the invoice, which covers its time, does not have it."""
-    RUNNING = "running"
-    """The invoice has it, and the ledger takes it for under way."""
-    UNKNOWN = "unknown"
-    """The ledger has no such call."""
-
-
-_UNEXPLAINED: Final = (Finding.DIFFERENT, Finding.MISSING, Finding.RUNNING, Finding.UNKNOWN)
 _WRITTEN: Final = (Finding.EQUAL, Finding.PRICED, Finding.BILLED, Finding.NOT_BILLED, Finding.DIFFERENT)
 """The invoice's amount becomes what was paid."""
 
@@ -88,82 +66,7 @@ _found: Final = Table(
 )
 
 
-@dataclass(frozen=True)
-class Scope:
-    """The calls that an invoice covers: one that it does not have was not billed.
-
-    Attributes:
-        since: The instant from which they began, in epoch seconds; None: midnight UTC before the first call
-            that is on it.
-        until: The instant before which they began; None: midnight UTC after the last.
-        providers: All calls to these, besides those to the accounts whose calls are on it.
-    """
-
-    since: float | None = None
-    until: float | None = None
-    providers: Collection[str] = ()
-
-
-@dataclass(frozen=True)
-class Part:
-    """The calls of one finding.
-
-    Attributes:
-        ledger_usd: What the ledger had for them before.
-        invoice_usd: What the invoice says.
-    """
-
-    calls: int = 0
-    ledger_usd: float = 0.0
-    invoice_usd: float = 0.0
-
-
-@dataclass(frozen=True)
-class Compared:
-    """One call; None where that side says nothing."""
-
-    call: str
-    ledger_usd: float | None
-    invoice_usd: float | None
-
-
-@dataclass(frozen=True)
-class Reconciliation:
-    """What came of it.
-
-    Attributes:
-        accounts: Those whose calls it covers, as `provider/account`.
-        since: From when, in epoch seconds; None: no call of the ledger is on it, and no time was told.
-        until: Until when.
-        ledger_before_usd: What the ledger's calls that it covers came to before.
-        ledger_after_usd: And after; in a dry run, what they would come to.
-        written: Rows of the ledger that were changed.
-        parts: Figures by finding.
-        listed: The calls of each finding but `equal`.
-    """
-
-    accounts: Sequence[str]
-    since: float | None
-    until: float | None
-    ledger_before_usd: float
-    ledger_after_usd: float
-    written: int
-    parts: Mapping[Finding, Part]
-    listed: Mapping[Finding, Sequence[Compared]] = field(default_factory=dict)
-
-    @property
-    def unexplained(self) -> Sequence[Finding]:
-        """The findings that somebody has to look into, as far as there are any."""
-        return [finding for finding in _UNEXPLAINED if self.part(finding).calls]
-
-    def part(self, finding: Finding) -> Part:
-        """The figures of one finding; zeros where there is no such call."""
-        return self.parts.get(finding, Part())
-
-
-def reconcile(
-    database: Database, invoice: Invoice, scope: Scope = Scope(), *, dry_run: bool = False
-) -> Reconciliation:
+def reconcile(database: Database, invoice: Invoice, scope: Scope, *, dry_run: bool = False) -> Reconciliation:
     """Compares, and writes what the invoice says into the ledger, in one transaction.
 
     What is on the invoice becomes what was paid, also where it differs. Doubtful calls are settled either
@@ -226,9 +129,13 @@ _with_lines: Final = calls.outerjoin(_invoice, _invoice.c.call == calls.c.call)
 
 def _covered(connection: Connection, scope: Scope) -> _Covered:
     on_it = _invoice.c.call.is_not(None)
-    named = calls.c.provider.in_(scope.providers)
-    owners = select(calls.c.provider, calls.c.account).select_from(_with_lines).where(on_it | named)
-    accounts = sorted((str(row[0]), str(row[1])) for row in connection.execute(owners.distinct()))
+    owners = (
+        select(calls.c.provider, calls.c.account)
+        .select_from(_with_lines)
+        .where(on_it | calls.c.provider.in_(scope.providers), calls.c.account.is_not(None))
+        .distinct()
+    )
+    accounts = sorted((row.provider, row.account) for row in connection.execute(owners))
     span = select(func.min(_began), func.max(_began)).select_from(_with_lines).where(on_it)
     first, last = connection.execute(span).one()
     since = _midnight(first, 0) if scope.since is None else scope.since

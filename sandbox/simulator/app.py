@@ -85,7 +85,8 @@ class _Admin:
         ]
 
     async def health(self, _request: Request) -> Response:
-        return JSONResponse({"status": "ok", "in_flight": self._provider.in_flight})
+        counts = {"in_flight": self._provider.in_flight, "calls": len(self._provider.ledger)}
+        return JSONResponse({"status": "ok", **counts})
 
     async def ledger(self, request: Request) -> Response:
         since = request.query_params.get("since", "0")

@@ -124,6 +124,9 @@ class Ledger:
         self._entries: dict[int, Entry] = {}
         self._last_seq = 0
 
+    def __len__(self) -> int:
+        return len(self._entries)
+
     def open(self) -> None:
         """Open the file, if there is to be one."""
         if self._path is not None:

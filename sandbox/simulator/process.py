@@ -125,6 +125,11 @@ class SimulatorProcess:
         rows = self._ask("GET", f"/ledger?since={since}")["entries"]
         return [Entry.model_validate(row) for row in rows]
 
+    def counts(self) -> tuple[int, int]:
+        """How many calls have arrived, and how many are in progress; cheap, however long the ledger is."""
+        health = self._ask("GET", "/health")
+        return health["calls"], health["in_flight"]
+
     def summary(self) -> Summary:
         """The ledger in figures."""
         return Summary.model_validate(self._ask("GET", "/summary"))

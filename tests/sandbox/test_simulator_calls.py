@@ -1,3 +1,5 @@
+import csv
+import io
 import json
 import os
 import signal
@@ -168,6 +170,20 @@ def test_the_ledger_names_calls_by_their_request_id(simulator, client):
     assert first.request_id == "call-7"
     chat(client)
     assert [entry.seq for entry in simulator.ledger(since=first.seq)] == [first.seq + 1]
+
+
+def test_the_invoice_has_a_line_for_each_call_that_was_billed_and_no_other(simulator, client):
+    simulator.change(script=["ok", "server_error", "malformed"])
+    for call in ("first", "second", "third"):
+        client.headers["idempotency-key"] = call
+        chat(client)
+
+    lines = list(csv.DictReader(io.StringIO(simulator.invoice())))
+    assert [line["call_id"] for line in lines] == ["first", "third"]
+    billed = [entry.cost_usd for entry in simulator.ledger() if entry.billed]
+    assert [float(line["cost_usd"]) for line in lines] == pytest.approx(billed)
+    again = [json.loads(line) for line in simulator.invoice("jsonl").splitlines()]
+    assert [{name: str(value or "") for name, value in line.items()} for line in again] == lines
 
 
 def test_the_most_calls_in_flight_are_counted(simulator):
