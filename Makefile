@@ -61,6 +61,10 @@ chaos: setup ## Workers die under load; every call and request is accounted for 
 	@$(BIN)/python -m tests.chaos --kills $(or $(KILLS),1000) $(if $(SEED),--seed $(SEED)) \
 		$(if $(FAULTS),--faults $(FAULTS)) $(if $(LEASE),--lease $(LEASE)) $(ARGS)
 
+.PHONY: invoice
+invoice: setup ## Mixed calls, faults and kills; each settled record equals the provider's invoice (CALLS=100000 SEED=)
+	@$(BIN)/python -m tests.chaos.invoice --calls $(or $(CALLS),100000) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
 .PHONY: soak
 soak: setup ## The same load for minutes; memory, connections, tasks, files and keys stay flat (MINUTES=10)
 	@$(BIN)/python -m tests.chaos.soak --minutes $(or $(MINUTES),10) $(ARGS)
