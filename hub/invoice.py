@@ -28,6 +28,8 @@ _MONEY: Final = frozenset({"cost", "amount", "price", "total", "billed", "charge
 _FILLING: Final = frozenset({"in", "usd", "cent", "cents", "us"})
 _DELIMITERS: Final = ",;\t|"
 _AMOUNT: Final = re.compile(r"(-?)\s*(\$?)\s*(-?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?:[eE][+-]?\d+)?)")
+_MOST_DIGITS: Final = 30
+"""Before the point or behind it; nobody charges more, or less."""
 _CENT: Final = Decimal("0.01")
 _NOISE: Final = Decimal("1e-9")
 """USD by which two figures may differ that were added up in another order."""
@@ -178,7 +180,10 @@ class _Columns:
         charge = _charge(text, in_cents=self.in_cents)
         if charge is None:
             raise ConfigurationError(f"{where}: {text[:40]!r} is no amount; write USD, such as 0.00123")
-        return str(row.get(self.call) or "").strip(), charge
+        call = str(row.get(self.call) or "").strip()
+        if not call.isprintable():
+            raise ConfigurationError(f"line {number}, {self.call}: holds characters that no call's id has")
+        return call, charge
 
 
 def _plain(name: str) -> str:
@@ -197,12 +202,11 @@ def _charge(text: str, *, in_cents: bool) -> Charge | None:
         amount = Decimal(match[3].replace(",", "")) if match else None
     except InvalidOperation:
         amount = None
-    if match is None or amount is None:
+    if match is None or amount is None or abs(amount.adjusted()) > _MOST_DIGITS:
         return None
     if match[1]:
         amount = -amount
     if in_cents:
         amount = amount.scaleb(-2)
-    exponent = amount.as_tuple().exponent
-    digit = Decimal(1).scaleb(exponent if isinstance(exponent, int) else 0)
+    digit = Decimal(1).scaleb(int(amount.as_tuple().exponent))
     return Charge(amount, max(_NOISE, min(digit, _CENT) / 2))
