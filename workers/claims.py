@@ -72,6 +72,7 @@ class Claims:
             provider=provider,
             account=account if whose else None,
             scope=(Scope.MODEL if what == model else scope).value,
+            model=model if what == model else None,
             key=what if what and what != model else None,
         )
 

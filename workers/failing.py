@@ -94,6 +94,7 @@ class AfterFailure:
             call.job,
             provider=self._provider.name,
             account=call.run.account,
+            model=call.model.id,
             until=until,
             scope=failure.scope.value,
             code=failure.code,
