@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from topology.limits import Limit, collect_short_forms, day_offset_s
 from topology.names import ANY_LANE, slug
 from topology.sections import (
+    AlertsSection,
     ApiKey,
     CacheSection,
     FleetSection,
@@ -206,6 +207,7 @@ class Fleet(Section):
     priorities: PrioritiesSection = PrioritiesSection()
     gateway: GatewaySection = GatewaySection()
     recorder: RecorderSection = RecorderSection()
+    alerts: AlertsSection = AlertsSection()
     providers: dict[str, Provider] = Field(default_factory=dict)
 
     @model_validator(mode="before")

@@ -15,7 +15,7 @@ from topology.sections import ApiKey
 
 _PREFIX: Final = "OPTIMIZER_"
 _PRICES: Final = frozenset({"input_usd_per_mtok", "output_usd_per_mtok"})
-_SECTIONS: Final = ("fleet", "cache", "learning", "priorities", "gateway", "recorder", "providers")
+_SECTIONS: Final = ("fleet", "cache", "learning", "budgets", "priorities", "gateway", "recorder", "alerts", "providers")
 
 
 class ConfigurationError(Exception):
@@ -182,10 +182,15 @@ def recorder_url(fleet: Fleet, environ: Mapping[str, str] = os.environ) -> str:
     Raises:
         ConfigurationError: It is kept in a variable or a file that is missing.
     """
-    url = fleet.recorder.url.get_secret_value()
-    if not url.startswith(("env:", "file:")):
-        return url
-    secret = with_secret(ApiKey(origin=url), "recorder.url", environ).secret
+    return kept_elsewhere(fleet.recorder.url, "recorder.url", environ)
+
+
+def kept_elsewhere(text: SecretStr, where: str, environ: Mapping[str, str] = os.environ) -> str:
+    """The text itself, or what it leads to as `env:NAME` or `file:PATH`; errors as for `with_secret`."""
+    plain = text.get_secret_value()
+    if not plain.startswith(("env:", "file:")):
+        return plain
+    secret = with_secret(ApiKey(origin=plain), where, environ).secret
     return secret.get_secret_value() if secret else ""
 
 

@@ -1,9 +1,10 @@
 """The tables of `fleet.toml` that are about no provider: frozen values, and an unknown key is an error."""
 
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
+from topology.alerts import AlertName
 from topology.messages import CacheMode, Request
 from topology.names import is_agent_name
 
@@ -154,6 +155,63 @@ class RecorderSection(Section):
                 "write sqlite:///PATH, postgresql://USER:PASSWORD@HOST/NAME, env:NAME or file:PATH"
             )
         return value
+
+
+class Webhook(Section):
+    """Who is told of alerts, by a POST.
+
+    Attributes:
+        url: `https://...`, or where that is kept, `env:NAME` or `file:PATH`. Masked wherever it is printed:
+            who knows it can post there.
+        format: `json`: the event as it is published. `slack`: what Slack, Mattermost and others show as text.
+        signing_key: Where the secret is kept that deliveries are signed with, as Standard Webhooks has it
+            (https://www.standardwebhooks.com). None: they are not.
+    """
+
+    url: SecretStr
+    format: Literal["json", "slack"] = "json"
+    signing_key: ApiKey | None = None
+
+    @field_validator("url")
+    @classmethod
+    def _meant(cls, value: SecretStr) -> SecretStr:
+        if not value.get_secret_value().startswith(("https://", "http://", "env:", "file:")):
+            raise ValueError("write https://..., env:NAME or file:PATH")
+        return value
+
+    @field_validator("signing_key", mode="before")
+    @classmethod
+    def _origin(cls, value: Any) -> Any:
+        return as_api_keys([value])[0]
+
+
+class AlertsSection(Section):
+    """When somebody should look, and who is told.
+
+    Attributes:
+        webhooks: Who is told, beside the events `optimizer.alert.*`.
+        silence: Alerts that nobody is told of.
+        quota_low: The share of a quota (a limit of an hour or more) or a budget that is little, 0 to 1.
+        error_rate: The share of a model's calls that may fail, 0 to 1.
+        latency_factor: How many times as long as in the hour before a model's answers may take, by their 95th
+            percentile; below one second nothing is slow.
+        latency_s: How many seconds that percentile may be, whatever is normal; None: no bound.
+        window_s: The seconds over which calls are looked at, in whole minutes.
+        calls_at_least: With fewer calls in it, a window says nothing.
+        resolve_after_s: Seconds for which all must be well before an alert is called resolved.
+        repeat_after_s: Seconds after which one that still fires is told again; 0: never.
+    """
+
+    webhooks: tuple[Webhook, ...] = ()
+    silence: tuple[AlertName, ...] = ()
+    quota_low: float = Field(default=0.1, ge=0, lt=1)
+    error_rate: float = Field(default=0.2, ge=0, le=1)
+    latency_factor: float = Field(default=3.0, gt=1)
+    latency_s: float | None = Field(default=None, gt=0)
+    window_s: float = Field(default=300.0, ge=60, le=3600)
+    calls_at_least: int = Field(default=20, ge=1)
+    resolve_after_s: float = Field(default=120.0, ge=0)
+    repeat_after_s: float = Field(default=4 * 3600.0, ge=0)
 
 
 def as_api_keys(values: Any) -> Any:
