@@ -1,0 +1,112 @@
+"""What is left of quotas: of limits that count over an hour or more."""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from broker.flights import Flights
+from broker.permits import Permits
+from topology.alerts import About
+from topology.fleet import Fleet, Provider
+from topology.limits import Limit, Unit, day_offset_s
+
+_QUOTA_S: Final = 3600.0
+"""What opens sooner is a matter of pace, and no news."""
+_AT_ONCE: Final = 200
+"""Redis runs one script at a time, and calls wait for theirs."""
+_KEYLESS: Final = "keyless"
+
+
+@dataclass(frozen=True)
+class Remaining:
+    """What is left of one limit.
+
+    Attributes:
+        kind: `quota`: a provider's. `budget`: one of our own.
+        amount: How much fits into a window, in `unit`.
+        left: How much of it may still be spent.
+        opens_at: When it is whole again, epoch seconds; None where it opens little by little.
+    """
+
+    kind: Literal["quota", "budget"]
+    about: About
+    unit: Unit
+    window_s: float
+    amount: float
+    left: float
+    opens_at: float | None
+
+    @property
+    def share(self) -> float:
+        """What is left, as a share of the whole: 0 to 1."""
+        return self.left / self.amount
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether what is left makes no call: no request, or less than a two-hundredth of anything else."""
+        return self.left < 1 if self.unit == "requests" else self.share < 0.005
+
+
+@dataclass(frozen=True)
+class _Watched:
+    kind: Literal["quota", "budget"]
+    about: About
+    limit: Limit
+    offset_s: float
+    asked: Mapping[str, Any]
+
+
+async def remaining(flights: Flights, fleet: Fleet, now: float) -> list[Remaining]:
+    """What is left of every quota of the fleet, at the instant `now` of Redis's clock.
+
+    Raises:
+        StateAway: Redis cannot be asked.
+    """
+    watched = list(_watched(fleet, flights.prefix))
+    found: list[Remaining] = []
+    for start in range(0, len(watched), _AT_ONCE):
+        some = watched[start : start + _AT_ONCE]
+        left = await flights.left([one.asked for one in some])
+        found += [_remaining(one, rest, now) for one, rest in zip(some, left, strict=True)]
+    return found
+
+
+def _watched(fleet: Fleet, prefix: str) -> Iterator[_Watched]:
+    """The limits that alerts are about."""
+    for provider in fleet.providers.values():
+        yield from _quotas(fleet, provider, prefix)
+    # Budgets join here: `yield from` a `_Watched("budget", About(agent=...), ...)` for each of theirs.
+
+
+def _quotas(fleet: Fleet, provider: Provider, prefix: str) -> Iterator[_Watched]:
+    permits = Permits(fleet, provider, prefix, "")
+    offset_s = day_offset_s(provider.day_resets_at)
+    for limit, scope in _limits_of(provider):
+        if limit.window_s >= _QUOTA_S:
+            about = About(
+                provider=provider.name,
+                limit=limit.name,
+                **dict(zip(("account", "model"), scope, strict=False)),
+            )
+            yield _Watched("quota", about, limit, offset_s, permits.limit_of(limit, *scope))
+
+
+def _limits_of(provider: Provider) -> Iterator[tuple[Limit, tuple[str, ...]]]:
+    """Each limit with whose it is: nobody's for the provider's own, an account, an account and a model."""
+    yield from ((limit, ()) for limit in provider.limits)
+    owners = {account.name: account.limits for account in provider.quota_owners} or {_KEYLESS: ()}
+    for account, limits in owners.items():
+        yield from ((limit, (account,)) for limit in limits)
+        for model in provider.models:
+            yield from ((limit, (account, model.id)) for limit in model.limits)
+
+
+def _remaining(watched: _Watched, left: float, now: float) -> Remaining:
+    limit = watched.limit
+    opens_at = None
+    if limit.counting == "fixed":
+        window = math.floor((now - watched.offset_s) / limit.window_s)
+        opens_at = (window + 1) * limit.window_s + watched.offset_s
+    amount = limit.burst or limit.amount if limit.counting == "bucket" else limit.amount
+    return Remaining(watched.kind, watched.about, limit.unit, limit.window_s, amount, left, opens_at)
