@@ -1,0 +1,1 @@
+"""The role `alerts`: notices what somebody should look at, and tells each thing once."""
