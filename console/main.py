@@ -80,7 +80,7 @@ Config = Annotated[
 @app.command("worker")
 def worker_command(
     roles: Annotated[
-        list[str], typer.Argument(help="front, undertaker, recorder, backend:<provider>, backend:all")
+        list[str], typer.Argument(help="front, undertaker, recorder, alerts, backend:<provider>, backend:all")
     ],
     config: Config = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,

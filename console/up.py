@@ -212,9 +212,9 @@ async def _serve(
 
 def _roles() -> list[str]:
     if extra.is_installed():
-        return ["front", "backend:all", "undertaker", "recorder"]
+        return ["front", "backend:all", "undertaker", "alerts", "recorder"]
     says(f"nothing is recorded for `optimizer stats`: its libraries are not installed; {extra.REMEDY}")
-    return ["front", "backend:all", "undertaker"]
+    return ["front", "backend:all", "undertaker", "alerts"]
 
 
 def _announce(fleet: Fleet, brokers: Brokers, folder: Path, gateway: Beside | None) -> None:

@@ -17,6 +17,8 @@ DELIVERY_LIMIT: Final = 100
 """Hand-outs after which a message is taken for one that kills its workers. Up to RabbitMQ 4.2 a delivery that
 is handed back counts as well, as one is from a lane that is closed for long: hence so many."""
 
+_MOST_NEWS: Final = 50_000
+_NEWS_MS: Final = 600_000
 KEPT_MESSAGES: Final = 10_000
 _NO_DELIVERY_LIMIT: Final = 2**31 - 1
 """Looking at a message hands it out and takes it back. RabbitMQ 4 has a limit of 20 unless told another, and
@@ -184,6 +186,14 @@ def _policies() -> tuple[Policy, ...]:
             r"^events\.recorder$",
             "queues",
             {"delivery-limit": _NO_DELIVERY_LIMIT},
+            60,
+        ),
+        # So does the role that watches for alerts; what is old is no news.
+        Policy(
+            "optimizer-alerts",
+            r"^events\.alerts$",
+            "queues",
+            {"max-length": _MOST_NEWS, "overflow": "drop-head", "message-ttl": _NEWS_MS},
             60,
         ),
         # A message for a queue that is gone, or never was, ends with the undertaker.

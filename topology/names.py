@@ -15,6 +15,7 @@ KNOCK: Final = "knock"
 DEAD_QUEUE: Final = "dead"
 DEAD_KEPT_QUEUE: Final = "dead.kept"
 RECORDER_QUEUE: Final = "events.recorder"
+ALERTS_QUEUE: Final = "events.alerts"
 ANY_LANE: Final = "any"
 
 CANCEL_TYPE: Final = "cancel"

@@ -8,9 +8,13 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Final, Protocol, Self
 
+import httpx
+
 from hub import extra
 from topology.fleet import Fleet
 from topology.loading import ConfigurationError, recorder_url
+from workers.alerts.role import Alerts
+from workers.alerts.webhooks import targets_of
 from workers.backend import Pool
 from workers.calling import ProviderClient
 from workers.ending import end_all
@@ -24,9 +28,10 @@ log = logging.getLogger("optimizer.roles")
 FRONT: Final = "front"
 UNDERTAKER: Final = "undertaker"
 RECORDER: Final = "recorder"
+ALERTS: Final = "alerts"
 BACKEND: Final = "backend"
 ALL: Final = "all"
-_OF_THE_FLEET: Final = (FRONT, UNDERTAKER, RECORDER)
+_OF_THE_FLEET: Final = (FRONT, UNDERTAKER, RECORDER, ALERTS)
 """Roles that are about no provider."""
 
 
@@ -52,7 +57,7 @@ def expand_roles(roles: Sequence[str], fleet: Fleet) -> tuple[str, ...]:
 
     Raises:
         UnknownRole: One of them is none, or names a provider that is not enabled.
-        ConfigurationError: One of them needs libraries that are not installed.
+        ConfigurationError: One of them needs libraries that are not installed, or a webhook's URL.
     """
     for role in roles:
         kind, _, provider = role.partition(":")
@@ -62,6 +67,8 @@ def expand_roles(roles: Sequence[str], fleet: Fleet) -> tuple[str, ...]:
             raise UnknownRole(f"role {role!r} is none of: {there}")
     if RECORDER in roles and not extra.is_installed():
         raise ConfigurationError(f"the recorder needs more libraries: {extra.REMEDY}")
+    if ALERTS in roles:
+        targets_of(fleet.alerts)
     return _roles_under(fleet, roles)
 
 
@@ -168,6 +175,8 @@ class Roles:
             return Undertaker(self._worker)
         if kind == RECORDER:
             return self._recorder(closing)
+        if kind == ALERTS:
+            return Alerts(self._worker, await closing.enter_async_context(httpx.AsyncClient()))
         provider = self._worker.fleet.providers[provider_name]
         client = await closing.enter_async_context(ProviderClient(provider))
         return Pool(self._worker, provider, client)

@@ -9,12 +9,13 @@ from typing import Any
 from topology.fleet import Fleet
 from workers.control import Listener
 from workers.ending import end_all
-from workers.roles import ALL, BACKEND, FRONT, RECORDER, UNDERTAKER, Roles, UnknownRole, expand_roles
+from workers.roles import ALERTS, ALL, BACKEND, FRONT, RECORDER, UNDERTAKER, Roles, UnknownRole, expand_roles
 from workers.worker import Worker, open_worker
 
 log = logging.getLogger("optimizer.running")
 
 __all__ = [
+    "ALERTS",
     "ALL",
     "BACKEND",
     "FRONT",
@@ -41,7 +42,7 @@ async def run_roles(
     """Runs the roles until `stop` is set, then drains them and returns.
 
     Args:
-        roles: `front`, `undertaker`, `backend:<provider>`, `backend:all`.
+        roles: `front`, `undertaker`, `recorder`, `alerts`, `backend:<provider>`, `backend:all`.
         fleet: The configuration; with secrets where there are backends.
         amqp_url: RabbitMQ, with the topology applied.
         redis_url: Redis.

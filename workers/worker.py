@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
+from broker.alert_state import AlertState
 from broker.controls import Controls, PauseMode
 from broker.flights import RENEW_EVERY_S, Flights, StateAway
 from broker.lessons import Lessons
@@ -43,6 +44,7 @@ class Worker:
         id: Roles, host and a random part; new for each process, so that no successor is mistaken for its
             predecessor. Its connections carry it as their name.
         fleet: The configuration. A reload puts another one here: what is to see it reads it here each time.
+        alert_state: What is remembered of alerts.
         roles: What it is now.
         learning: What models lack, as far as this worker has heard.
         paused: The providers that operators have paused, as far as this worker has heard.
@@ -65,6 +67,7 @@ class Worker:
     flights: Flights
     controls: Controls
     outlook: Callable[[Fleet], Outlook]
+    alert_state: AlertState
     clock: Clock
     events: Events
     learning: Learning
@@ -189,7 +192,7 @@ async def open_worker(
             controls=Controls(redis, flights.prefix), outlook=partial(Outlook, redis, prefix=prefix),
             clock=clock, events=events,
             learning=Learning(Lessons(redis, flights.prefix), clock, events), roster=roster, roles=roles,
-            on_lost=on_lost, on_roster=on_roster,
+            alert_state=AlertState(redis, flights.prefix, id_), on_lost=on_lost, on_roster=on_roster,
         )  # fmt: skip
 
 
