@@ -8,7 +8,7 @@ from typing import Any, Final, NoReturn, TextIO
 from rich.console import Console
 from rich.text import Text
 
-from console.watching import short_type
+from console.watching import one_line, short_type
 from topology.messages import Event
 
 Facts = Mapping[str, Any]
@@ -16,6 +16,10 @@ Fact = Callable[[Facts], str | None]
 Show = Callable[[Event], None]
 
 _LONGEST_VALUE: Final = 200
+_LONGEST_SENTENCE: Final = 1000
+_ALERT: Final = "alert."
+_FIRING: Final = "firing"
+_ALERT_STYLES: Final = {"critical": "bold white on red", "warning": "bold black on yellow"}
 _TYPE_WIDTH: Final = 17
 _AGENT_WIDTH: Final = 12
 _ENVELOPE: Final = frozenset({"v", "id", "type", "at", "agent", "request_id", "flight"})
@@ -41,6 +45,8 @@ def line(event: Event) -> Text:
     """Time, type, agent, and the facts that its type makes interesting."""
     facts = event.model_dump()
     type_ = short_type(event.type)
+    if type_.startswith(_ALERT) and "text" in facts:
+        return _alert(event, facts)
     chosen = _FACTS.get(type_)
     shown = [fact(facts) for fact in chosen] if chosen else _all_of(facts)
     return Text.assemble(
@@ -51,6 +57,21 @@ def line(event: Event) -> Text:
         (_printable(event.agent or "-").ljust(_AGENT_WIDTH), "bold" if event.agent else "dim"),
         "  ",
         " ".join(text for text in shown if text),
+    )
+
+
+def _alert(event: Event, facts: Facts) -> Text:
+    """Time, state, name, and the sentence; loud as long as it fires."""
+    state = str(facts.get("state"))
+    loud = _ALERT_STYLES.get(str(facts.get("severity")), "bold red") if state == _FIRING else "bold green"
+    again = " (still)" if facts.get("repeated") else ""
+    said = one_line(str(facts["text"]))[:_LONGEST_SENTENCE]
+    return Text.assemble(
+        (_clock(event.at), "dim"),
+        "  ",
+        (f" {one_line(state).upper()} {_printable(short_type(event.type))}{again} ", loud),
+        "  ",
+        (said, "bold" if state == _FIRING else ""),
     )
 
 

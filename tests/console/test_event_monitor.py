@@ -177,6 +177,23 @@ def test_a_line_says_what_matters_of_its_type() -> None:
     assert waits.endswith("""limit="agent's rate" wait=2.5s""")
 
 
+def test_an_alert_is_a_loud_sentence_and_a_quiet_one_when_it_is_over() -> None:
+    said = "groq: the quota is spent.\x1b[2J"
+    fires, over = (
+        line(
+            event(
+                "optimizer.alert.quota_gone", state=state, severity="critical", text=said, repeated=repeated
+            )
+        )
+        for state, repeated in (("firing", True), ("resolved", False))
+    )
+
+    assert fires.plain.endswith(r" FIRING alert.quota_gone (still)   groq: the quota is spent.\x1b[2J")
+    assert "bold white on red" in [span.style for span in fires.spans]
+    assert " RESOLVED alert.quota_gone   groq" in over.plain
+    assert {span.style for span in over.spans} == {"dim", "bold green"}
+
+
 def test_an_unknown_price_is_no_zero_and_an_error_has_no_price() -> None:
     bought = line(event("optimizer.request.completed", status="ok", cost_usd=None)).plain
     failed = line(event("optimizer.request.completed", status="error", cost_usd=None)).plain
