@@ -9,7 +9,15 @@ from topology.events import EventType
 from topology.fleet import Account, AccountDefaults, Model, Provider
 from topology.limits import Limit
 from topology.loading import load_fleet
-from topology.sections import CacheSection, FleetSection, LearningSection, PrioritiesSection, RecorderSection
+from topology.sections import (
+    AlertsSection,
+    CacheSection,
+    FleetSection,
+    LearningSection,
+    PrioritiesSection,
+    RecorderSection,
+    Webhook,
+)
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -111,6 +119,8 @@ def keys_of_the_configuration() -> set[str]:
             LearningSection,
             PrioritiesSection,
             RecorderSection,
+            AlertsSection,
+            Webhook,
             Provider,
             AccountDefaults,
             Account,
