@@ -153,6 +153,22 @@ def test_slow_calls_do_not_become_normal_while_they_are_told_of_and_do_so_after_
     assert found(calls(counts, NOON + 3700, answered=100, seconds=9.0), NOON + 3700, firing) == []
 
 
+def test_what_is_normal_moves_on_with_the_time_also_where_calls_are_heard_of_late() -> None:
+    counts, now = CallCounts(), NOON
+    for minute in range(180):
+        now = NOON + 60 * minute
+        calls(counts, now, answered=1 + minute % 3, failed=minute % 2, seconds=1.0 + minute)
+        counts.before(now, 300)
+        calls(counts, now - 900, answered=1)
+        counts.forget(now)
+
+    fresh = CallCounts()
+    fresh.restore(counts.take_new().items())
+    moved, anew = counts.before(now, 300)[PLACE], fresh.before(now, 300)[PLACE]
+    assert (moved.failed, +moved.answered) == (anew.failed, +anew.answered)
+    assert moved.percentile(0.5) == anew.percentile(0.5)
+
+
 def test_counts_go_on_from_what_was_written() -> None:
     counts = calls(CallCounts(), NOON, answered=15, failed=5)
     after = CallCounts()

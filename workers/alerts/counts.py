@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -45,7 +45,7 @@ class Calls:
         reached = 0
         for bucket in sorted(self.answered):
             reached += self.answered[bucket]
-            if reached >= wanted:
+            if reached >= wanted > 0:
                 return float(2 ** (bucket / _PER_DOUBLING))
         return None
 
@@ -56,7 +56,8 @@ class CallCounts:
     def __init__(self) -> None:
         self._minutes: defaultdict[int, Counter[tuple[str, str, str]]] = defaultdict(Counter)
         self._new: Counter[Cell] = Counter()
-        self._normal: tuple[int, dict[Place, Calls]] = (0, {})
+        self._normal: defaultdict[Place, Calls] = defaultdict(Calls)
+        self._normal_minutes = range(0)
 
     def restore(self, cells: Iterable[tuple[Cell, int]]) -> None:
         """Goes on from what was written."""
@@ -77,17 +78,27 @@ class CallCounts:
         new, self._new = self._new, Counter()
         return new
 
-    def within(self, now: float, window_s: float) -> dict[Place, Calls]:
+    def within(self, now: float, window_s: float) -> Mapping[Place, Calls]:
         """The calls of the minutes that this window touches, by model."""
-        last = minute_of(now)
-        return self._sum(range(minute_of(now - window_s), last + 1))
+        found: defaultdict[Place, Calls] = defaultdict(Calls)
+        for minute in range(minute_of(now - window_s), minute_of(now) + 1):
+            _add_up(found, self._minutes.get(minute, {}))
+        return found
 
-    def before(self, now: float, window_s: float) -> dict[Place, Calls]:
-        """The calls of the hour before that window: what is normal. Added up once a minute."""
+    def before(self, now: float, window_s: float) -> Mapping[Place, Calls]:
+        """The calls of the hour before that window: what is normal.
+
+        The sum moves on with the time: to add it up anew would hold up what else runs in this process.
+        """
         first = minute_of(now - window_s)
-        if self._normal[0] != first:
-            self._normal = first, self._sum(range(first - _NORMAL_MINUTES, first))
-        return self._normal[1]
+        before, self._normal_minutes = self._normal_minutes, range(first - _NORMAL_MINUTES, first)
+        for minute in self._normal_minutes:
+            if minute not in before:
+                _add_up(self._normal, self._minutes.get(minute, {}))
+        for minute in before:
+            if minute not in self._normal_minutes:
+                _add_up(self._normal, self._minutes.get(minute, {}), -1)
+        return self._normal
 
     def forget(self, now: float) -> None:
         """Lets go of what is too old to matter."""
@@ -96,23 +107,22 @@ class CallCounts:
 
     def _add(self, at: float, place: Place, what: str) -> None:
         cell = (*place, what)
-        self._minutes[minute_of(at)][cell] += 1
-        self._new[(minute_of(at), *cell)] += 1
+        minute = minute_of(at)
+        self._minutes[minute][cell] += 1
+        self._new[(minute, *cell)] += 1
+        if minute in self._normal_minutes:
+            _add_up(self._normal, {cell: 1})
 
-    def _sum(self, minutes: range) -> dict[Place, Calls]:
-        found: defaultdict[Place, Calls] = defaultdict(Calls)
-        for provider, model, what, count in self._cells(minutes):
-            calls = found[(provider, model)]
-            if what == _FAILED:
-                calls.failed += count
-            else:
-                calls.answered[int(what)] += count
-        return dict(found)
 
-    def _cells(self, minutes: range) -> Iterator[tuple[str, str, str, int]]:
-        for minute in minutes:
-            for cell, count in self._minutes.get(minute, {}).items():
-                yield *cell, count
+def _add_up(
+    found: defaultdict[Place, Calls], cells: Mapping[tuple[str, str, str], int], times: int = 1
+) -> None:
+    for (provider, model, what), count in cells.items():
+        calls = found[(provider, model)]
+        if what == _FAILED:
+            calls.failed += times * count
+        else:
+            calls.answered[int(what)] += times * count
 
 
 def minute_of(instant: float) -> int:
