@@ -247,12 +247,6 @@ class Flights:
         answers = await self._scripts.run_all("cancel", [("", {"key": key}) for key in keys])
         return [cancelled(answer) for answer in answers]
 
-    async def left(self, limits: Sequence[Mapping[str, Any]]) -> list[float]:
-        """How much is left of each limit, in its own unit, as `permits.lua` describes limits."""
-        if not limits:
-            return []
-        return [float(left) for left in await self._scripts.run("left", "", limits=list(limits))]
-
     async def meters(self, limits: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """How each limit stands, for working out when it grants what, as `meters.lua` tells it."""
         if not limits:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final, Literal
 
 from redis.asyncio import Redis
 
@@ -10,12 +9,8 @@ from broker.away import asking
 from broker.controls import Controls
 from broker.flights import Flights
 from broker.permits import Permits
+from broker.standings import FOR_GOOD, Standings, State, state_at
 from topology.fleet import Account, Fleet, Provider
-
-State = Literal["open", "closed", "half open", "disabled"]
-
-FOR_GOOD: Final = 32_503_680_000.0
-"""The year 3000: what an operator has disabled is closed until then."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +57,7 @@ class Keys:
         self._redis = redis
         self._fleet = fleet
         self._flights = Flights(redis, prefix)
+        self._standings = Standings(redis, prefix)
         self._controls = Controls(redis, self._flights.prefix)
 
     async def standings(self, provider: Provider) -> list[KeyStanding]:
@@ -73,7 +69,7 @@ class Keys:
             for origin, places in self._places(provider, account):
                 with asking():
                     instants = [float(v) for v in await self._redis.mget(places) if v is not None]
-                state, until = _state(max(instants, default=None), now)
+                state, until = state_at(max(instants, default=None), now)
                 found.append(KeyStanding(provider.name, account.name, origin, state, until, used, left))
         return found
 
@@ -124,18 +120,10 @@ class Keys:
 
     async def _left(self, provider: Provider, account: Account) -> tuple[Left, ...]:
         limits = self._permits(provider).limits_of_account(account)
-        left = await self._flights.left(limits)
+        [uses] = await self._standings.uses(limits)
         return tuple(
-            Left(limit["name"], limit["amount"], rest) for limit, rest in zip(limits, left, strict=True)
+            Left(limit["name"], limit["amount"], use.left) for limit, use in zip(limits, uses, strict=True)
         )
 
     def _permits(self, provider: Provider) -> Permits:
         return Permits(self._fleet, provider, self._flights.prefix, "")
-
-
-def _state(instant: float | None, now: float) -> tuple[State, float | None]:
-    if instant is None:
-        return "open", None
-    if instant >= FOR_GOOD:
-        return "disabled", None
-    return ("closed", instant) if instant > now else ("half open", None)

@@ -15,6 +15,9 @@ from topology.messages import Job, Usage
 from topology.names import Priority
 from topology.providers.outcomes import Said, Scope
 
+KEYLESS: Final = "keyless"
+"""The account of a provider that takes calls without a key."""
+
 _AT_ONCE: Final = 0.1
 """Of what is paced, this share may be used at once, and the rest as the window passes."""
 _LEVEL_OF: Final = {Scope.MODEL: 0, Scope.KEY: 1, Scope.ACCOUNT: 1, Scope.PROVIDER: -1, Scope.ADDRESS: -1}
@@ -83,11 +86,8 @@ class Permits:
     def _shared(self, costs: Mapping[str, float], priority: Priority) -> Limits:
         name = self.provider.name
         return (
-            *self._leases("fleet", self.fleet.fleet.concurrency),
-            *(
-                {**lease, "adapts": f"{self.prefix}adapted:{name}"}
-                for lease in self._leases(name, self.provider.concurrency)
-            ),
+            *self.limits_of_fleet(),
+            *self._leases_of_provider(),
             *(self._rate(name, limit, costs, priority) for limit in self.provider.limits),
         )
 
@@ -99,13 +99,26 @@ class Permits:
         """Where the calls of each account in this UTC day are counted."""
         return f"{self.prefix}used:{self.provider.name}:{datetime.now(UTC):%Y-%m-%d}"
 
+    def limits_of_fleet(self) -> tuple[dict[str, Any], ...]:
+        """What holds for the calls of all providers together."""
+        return self._leases("fleet", self.fleet.fleet.concurrency)
+
+    def limits_of_provider(self) -> list[dict[str, Any]]:
+        """What holds for all accounts together; here and below at no cost, to look at."""
+        return [
+            *self._leases_of_provider(),
+            *self._rates_at_no_cost(self.provider.name, self.provider.limits),
+        ]
+
     def limits_of_account(self, account: Account) -> list[dict[str, Any]]:
         """An account's own limits, whichever model is called."""
         scope = f"{self.provider.name}:{account.name}"
-        return [
-            *self._leases(scope, account.concurrency),
-            *(self._rate(scope, limit, _NO_COSTS, Priority.HIGH) for limit in account.limits),
-        ]
+        return [*self._leases(scope, account.concurrency), *self._rates_at_no_cost(scope, account.limits)]
+
+    def limits_of_model(self, account: str, model: Model) -> list[dict[str, Any]]:
+        """A model's own limits, as they are counted for this account."""
+        scope = f"{self.provider.name}:{account}:{model.id}"
+        return [*self._leases(scope, model.concurrency), *self._rates_at_no_cost(scope, model.limits)]
 
     def limit_of(self, limit: Limit, *scope: str) -> dict[str, Any]:
         """A limit of the provider, or of an account, or of an account's model, to ask what is left of it."""
@@ -160,7 +173,7 @@ class Permits:
     def _account(
         self, account: Account | None, model: Model, costs: Mapping[str, float], priority: Priority
     ) -> dict[str, Any]:
-        name = account.name if account else "keyless"
+        name = account.name if account else KEYLESS
         scope = f"{self.provider.name}:{name}"
         origins = [key.origin for key in account.api_keys] if account else ["none"]
         return {
@@ -180,6 +193,14 @@ class Permits:
             return ()
         key = f"{self.prefix}lease:{scope}"
         return ({"kind": "lease", "key": key, "amount": amount, "name": f"{scope} concurrency"},)
+
+    def _leases_of_provider(self) -> tuple[dict[str, Any], ...]:
+        name = self.provider.name
+        adapts = f"{self.prefix}adapted:{name}"
+        return tuple({**lease, "adapts": adapts} for lease in self._leases(name, self.provider.concurrency))
+
+    def _rates_at_no_cost(self, scope: str, limits: Iterable[Limit]) -> list[dict[str, Any]]:
+        return [self._rate(scope, limit, _NO_COSTS, Priority.HIGH) for limit in limits]
 
     def _rate(
         self, scope: str, limit: Limit, costs: Mapping[str, float], priority: Priority

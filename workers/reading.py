@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from broker.flights import Admission
-from broker.keys import FOR_GOOD
+from broker.standings import FOR_GOOD
 from producer_sdk.transport import Delivery
 from topology import names
 from topology.errors import ErrorType, Refused
