@@ -5,34 +5,32 @@ import dataclasses
 import json
 import secrets
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-import aiormq
 import typer
-from aio_pika.abc import AbstractConnection
 from redis.exceptions import RedisError
 
 from broker import declaring
 from broker.opening import open_redis
 from broker.sweeping import with_sides
 from console.commands import FLEET_FILE, run
+from console.readings import live_workers, measure, queue_names, status_of, unreachable
 from console.request_status import show_request
 from console.watching import amqp_url_or_exit, one_line, quiet_logging, refuse
 from console.watching_tables import LivePool, LiveWorker, QueueDepth, Status, print_status
 from producer_sdk import alarms
 from producer_sdk.connecting import AWAY, connect
-from producer_sdk.roster import BEAT_S, SILENCE_S, Report, Roster, what_is_missing
-from producer_sdk.settings import REDIS_URL, find_setting, masked
+from producer_sdk.roster import BEAT_S, SILENCE_S, Report, Roster
+from producer_sdk.settings import REDIS_URL, find_setting
 from producer_sdk.transport import Published, Publisher, Subscriber
 from topology import names
 from topology.declaration import declaration
 from topology.fleet import Fleet
 from topology.loading import ConfigurationError, load_fleet
-from topology.names import Priority, RetryTier
-from workers.running import BACKEND, FRONT, RECORDER
+from workers.running import BACKEND, FRONT
 
 __all__ = [
     "LivePool",
@@ -47,7 +45,6 @@ __all__ = [
 LISTEN_S: Final = 1.5 * BEAT_S
 _ANSWER_S: Final = 5.0
 _KNOCK_S: Final = 2.0
-_MOST_NAMED: Final = 5
 
 
 async def gather_status(amqp_url: str, redis_url: str | None, fleet: Fleet | None = None) -> Status:
@@ -61,40 +58,22 @@ async def gather_status(amqp_url: str, redis_url: str | None, fleet: Fleet | Non
         redis_url: Redis; None: not asked, but what the workers say of theirs counts.
         fleet: Whose providers must have queues and pools; None: those that live workers report.
     """
-    (workers, queues, problems), redis_problems = await asyncio.gather(
-        _ask_rabbitmq(amqp_url, fleet), _ask_redis(redis_url)
-    )
-    return Status(workers, queues, [*problems, *redis_problems])
+    status, redis_problems = await asyncio.gather(_ask_rabbitmq(amqp_url, fleet), _ask_redis(redis_url))
+    return dataclasses.replace(status, unhealthy=[*status.unhealthy, *redis_problems])
 
 
-async def _ask_rabbitmq(
-    amqp_url: str, fleet: Fleet | None
-) -> tuple[tuple[LiveWorker, ...], tuple[QueueDepth, ...], list[str]]:
+async def _ask_rabbitmq(amqp_url: str, fleet: Fleet | None) -> Status:
     try:
         connection = await connect(amqp_url, _ANSWER_S)
         async with connection:
             missing = await declaring.missing(declaration(fleet or Fleet()), amqp_url)
             reports: list[Report] = [] if names.EVENTS in missing else await _listen(amqp_url)
-            workers = tuple(sorted(map(_live_worker, reports), key=lambda worker: worker.id))
-            queues = await _measure(connection, await with_sides(connection, _queue_names(workers, fleet)))
-            recorded = await _measure(connection, [names.RECORDER_QUEUE])
+            known = queue_names(live_workers(reports), fleet)
+            queues = await measure(connection, await with_sides(connection, known))
     except AWAY as error:
-        return (), (), [_unreachable("RabbitMQ", amqp_url, error)]
-    missing += [q.name for q in queues if q.ready is None and q.name not in missing]
-    workers_missing = what_is_missing(reports, fleet.providers if fleet else ())
-    if not reports and (alarm := await _alarm(amqp_url)):  # which holds up the heartbeats, too
-        workers_missing = [alarm]
-    if recorded[0].ready is not None:  # once there was a recorder
-        queues = (*queues, *recorded)
-        workers_missing += _unrecorded(recorded[0], workers)
-    return workers, queues, [*_topology_problems(missing), *workers_missing]
-
-
-def _unrecorded(queue: QueueDepth, workers: Iterable[LiveWorker]) -> list[str]:
-    if any(RECORDER in worker.roles for worker in workers):
-        return []
-    remedy = "run: optimizer worker recorder, or delete that queue"
-    return [f"no recorder is alive, so events pile up in {queue.name}; {remedy}"]
+        return Status((), (), [unreachable("RabbitMQ", amqp_url, error)])
+    alarm = None if reports else await _alarm(amqp_url)  # which would hold up the heartbeats, too
+    return status_of(reports, queues, fleet, missing=missing, alarm=alarm)
 
 
 async def _alarm(amqp_url: str) -> str | None:
@@ -113,7 +92,7 @@ async def _ask_redis(redis_url: str | None) -> list[str]:
         async with open_redis(redis_url, _ANSWER_S) as redis:
             await redis.ping()
     except (RedisError, OSError, ValueError) as error:
-        return [_unreachable("Redis", redis_url, error)]
+        return [unreachable("Redis", redis_url, error)]
     return []
 
 
@@ -136,79 +115,6 @@ async def _listen(amqp_url: str) -> list[Report]:
 def _is_manned(reports: Iterable[Mapping[str, Any]]) -> bool:
     roles = [str(role) for report in reports for role in report.get("roles") or ()]
     return FRONT in roles and any(role.startswith(f"{BACKEND}:") for role in roles)
-
-
-def _live_worker(report: Mapping[str, Any]) -> LiveWorker:
-    return LiveWorker(
-        id=str(report.get("worker")),
-        roles=tuple(str(role) for role in report.get("roles") or ()),
-        host=str(report.get("host")),
-        pid=int(report.get("pid") or 0),
-        redis=str(report.get("redis", "unknown")),
-        pools=tuple(
-            LivePool(
-                provider=provider,
-                running=pool.get("running", 0),
-                slots=pool.get("slots", 0),
-                waiting=pool.get("waiting", 0),
-                closed=dict(pool.get("closed") or {}),
-                lanes=tuple(pool.get("lanes") or ()),
-            )
-            for provider, pool in (report.get("providers") or {}).items()
-        ),
-        paused=dict(report.get("paused") or {}),
-        config=report.get("config"),
-        config_error=report.get("config_error"),
-    )
-
-
-def _queue_names(workers: Sequence[LiveWorker], fleet: Fleet | None) -> list[str]:
-    """In the order a request passes them."""
-    lanes = {name: set(provider.lanes) for name, provider in (fleet.providers if fleet else {}).items()}
-    for pool in (pool for worker in workers for pool in worker.pools):
-        lanes.setdefault(pool.provider, {names.ANY_LANE}).update(pool.lanes)
-    return [
-        *(names.requests_queue(priority) for priority in Priority),
-        *(
-            names.jobs_queue(provider, lane, priority)
-            for provider in sorted(lanes)
-            for lane in sorted(lanes[provider], key=lambda lane: (lane != names.ANY_LANE, lane))
-            for priority in Priority
-        ),
-        *(tier.queue for tier in RetryTier),
-        names.DEAD_QUEUE,
-        names.DEAD_KEPT_QUEUE,
-    ]
-
-
-async def _measure(connection: AbstractConnection, queues: Sequence[str]) -> tuple[QueueDepth, ...]:
-    measured = []
-    channel = await connection.channel()
-    for name in queues:
-        try:
-            answer = (await channel.declare_queue(name, passive=True)).declaration_result
-            measured.append(QueueDepth(name, answer.message_count, answer.consumer_count))
-        except aiormq.exceptions.ChannelNotFoundEntity:
-            measured.append(QueueDepth(name, None, None))
-            channel = await connection.channel()  # a failed passive declaration closes its channel
-    return tuple(measured)
-
-
-def _topology_problems(missing: Sequence[str]) -> list[str]:
-    if not missing:
-        return []
-    named = ", ".join(missing[:_MOST_NAMED])
-    more = f" and {len(missing) - _MOST_NAMED} more" if len(missing) > _MOST_NAMED else ""
-    return [f"topology: RabbitMQ has no {named}{more}; run: optimizer topology apply"]
-
-
-def _unreachable(what: str, url: str, error: BaseException) -> str:
-    reason = str(error) or type(error).__name__
-    try:
-        where = f" at {masked(url)}"
-    except ValueError:  # no URL, which is what the error says
-        where = ""
-    return f"{what}{where} cannot be reached ({reason})"
 
 
 Config = Annotated[

@@ -27,6 +27,7 @@ class LivePool:
         waiting: Jobs in its hands that are not started.
         closed: Lanes that wait, each with the limit it waits for.
         lanes: All of its lanes.
+        opens_at: Lanes that wait, each with the instant at which it is looked at again, epoch seconds.
     """
 
     provider: str
@@ -35,6 +36,7 @@ class LivePool:
     waiting: int
     closed: Mapping[str, str] = field(default_factory=dict)
     lanes: tuple[str, ...] = ()
+    opens_at: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class LiveWorker:
         paused: Providers that operators have paused, each with how: `pause` or `drain`.
         config: The short name of its configuration; None: it says none.
         config_error: Why it could not use the one that it was last told to read.
+        sides: Queues of jobs, each with how many stand beside it, as far as it has heard.
     """
 
     id: str
@@ -57,6 +60,7 @@ class LiveWorker:
     paused: Mapping[str, str] = field(default_factory=dict)
     config: str | None = None
     config_error: str | None = None
+    sides: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

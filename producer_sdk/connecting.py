@@ -44,6 +44,10 @@ async def connected(url: str, timeout: float) -> AsyncIterator[AbstractConnectio
             if task is None or task.cancelling():
                 raise
             raise aiormq.exceptions.AMQPConnectionError(SILENT) from None
+        except Exception as error:
+            if type(error) is Exception:  # aiormq's word for a channel that ended while something was asked
+                raise aiormq.exceptions.AMQPConnectionError("closed meanwhile") from error
+            raise
 
 
 async def connect(url: str, timeout: float) -> AbstractConnection:
