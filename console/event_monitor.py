@@ -53,12 +53,15 @@ class EventTail:
     Args:
         url: RabbitMQ, with the topology applied.
         patterns: As on the command line: `optimizer.cache.*` is everything below `optimizer.cache`.
+        name: What its connection is called in RabbitMQ.
 
     Raises:
         BadPattern: A pattern does not begin with `optimizer`.
     """
 
-    def __init__(self, url: str, patterns: Sequence[str] = (EVERYTHING,)) -> None:
+    def __init__(
+        self, url: str, patterns: Sequence[str] = (EVERYTHING,), name: str = "event_monitor"
+    ) -> None:
         self.keys = tuple(binding_key(pattern) for pattern in patterns)
         self.url = url
         self.queue = f"events.monitor.{secrets.token_hex(6)}"
@@ -67,7 +70,7 @@ class EventTail:
             self.queue, PREFETCH, self._arrived.put_nowait, self._declare, self._rename
         )
         self._down = asyncio.Event()
-        self._subscriber = Subscriber(url, "event_monitor", on_lost=self._down.set)
+        self._subscriber = Subscriber(url, name, on_lost=self._down.set)
         self._channel: Channel | None = None
         self._seen: dict[str, None] = {}
 
@@ -102,6 +105,11 @@ class EventTail:
             if event.id not in self._seen:
                 self._remember(event.id)
                 return event
+
+    @property
+    def is_up(self) -> bool:
+        """Whether events are coming in."""
+        return self._subscriber.is_up
 
     async def wait_until_up(self, timeout: float | None = None) -> bool:
         """Waits until events are coming in, at most `timeout` seconds; False when they do not."""

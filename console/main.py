@@ -33,6 +33,7 @@ from console.reloading import reload_command
 from console.reports import reports_app
 from console.stats import stats_command
 from console.status import health_command, status_command
+from console.top import top_command
 from console.up import up_command
 from producer_sdk import AsyncOptimizer, Reply
 from producer_sdk.asking import DEFAULT_TIMEOUT_S
@@ -63,6 +64,7 @@ app.command("gateway")(gateway_command)
 app.command("events")(events_command)
 app.command("status")(status_command)
 app.command("health")(health_command)
+app.command("top")(top_command)
 app.command("stats")(stats_command)
 app.command("doctor")(doctor_command)
 app.command("pause")(pause_command)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 from aiormq import Channel
@@ -77,12 +78,17 @@ class Roster:
         pools = [(report.get("providers") or {}).get(provider) or {} for report in self.workers()]
         return any("circuit" in (pool.get("closed") or {}).values() for pool in pools)
 
-    def _on_delivery(self, delivery: Delivery) -> None:
-        delivery.ack()
+    def ages(self) -> dict[str, float]:
+        """How many seconds ago each living worker was heard, by its id."""
+        now = asyncio.get_running_loop().time()
+        return {str(r["worker"]): now - self._seen[str(r["worker"])][0] for r in self.workers()}
+
+    def hear(self, event: Event) -> None:
+        """Takes in a heartbeat; one that is none is passed over, since anybody may publish an event."""
+        report = event.model_dump()
         try:
-            report = Event.from_bytes(delivery.body).model_dump()
             _Shape.model_validate(report)
-        except (Refused, ValidationError):
+        except ValidationError:
             return
         worker = str(report.get("worker"))
         before = self._seen.get(worker)
@@ -93,6 +99,11 @@ class Roster:
         known = before is not None and before[1].get("roles") == report.get("roles")
         if self._on_change is not None and (report.get("leaving") or not known):
             self._on_change()
+
+    def _on_delivery(self, delivery: Delivery) -> None:
+        delivery.ack()
+        with suppress(Refused):
+            self.hear(Event.from_bytes(delivery.body))
 
     def _rename(self, queue: str) -> None:
         self._queue = queue
