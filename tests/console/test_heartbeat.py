@@ -1,10 +1,11 @@
 import asyncio
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
-from console.heartbeat import HEARTBEAT_FILE, SILENCE_S, beating, what_is_wrong
+from console.heartbeat import HEARTBEAT_FILE, NOTIFY_SOCKET, SILENCE_S, beating, what_is_wrong
 from tests.support.waiting import until
 
 
@@ -27,6 +28,22 @@ async def test_a_process_that_hangs_counts_as_dead_and_again_as_alive_when_it_go
         os.utime(file, (long_ago, long_ago))
         assert "the last heartbeat was" in (what_is_wrong(environ) or "")
         await until(lambda: what_is_wrong(environ) is None)
+
+
+async def test_systemd_hears_when_a_process_is_ready_and_that_it_goes_on(tmp_path: Path) -> None:
+    ready, heard = asyncio.Event(), list[bytes]()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.setblocking(False)
+        systemd.bind(str(tmp_path / "notify"))
+        asyncio.get_running_loop().add_reader(systemd, lambda: heard.append(systemd.recv(100)))
+        async with beating(ready, {NOTIFY_SOCKET: str(tmp_path / "notify")}):
+            await asyncio.sleep(0)
+            assert heard == []
+            ready.set()
+            await until(lambda: len(heard) == 2)
+        asyncio.get_running_loop().remove_reader(systemd)
+
+    assert heard == [b"READY=1\nWATCHDOG=1", b"WATCHDOG=1"]
 
 
 async def test_a_file_that_cannot_be_written_stops_nobody_and_fails_the_check(tmp_path: Path) -> None:
