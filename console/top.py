@@ -65,7 +65,7 @@ def top_command(
     sources = Sources(
         amqp_url,
         redis_url or find_setting(REDIS_URL),
-        find_setting(MANAGEMENT_URL) or management_url_of(amqp_url),
+        (None if url else find_setting(MANAGEMENT_URL)) or management_url_of(amqp_url),
         lambda: _fleet(config),
     )
     try:

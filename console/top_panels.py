@@ -89,7 +89,8 @@ def limits(picture: Picture) -> Panel:
     by_use = sorted(picture.limits, key=lambda limit: (-_share(limit), _whose(limit), limit.name))
     columns = ("*LIMITS", "limit", "used", ">", ">of", ">more in")
     rows = tuple(Row(_limit_cells(limit, picture.at), _share(limit)) for limit in by_use)
-    return Panel(columns, rows, "no limit is known: --config FILE says which there are")
+    unknown = "no limit is known: --config FILE says which there are"
+    return Panel(columns, rows, "no limit has been read" if picture.away else unknown)
 
 
 def closed(picture: Picture) -> Panel:

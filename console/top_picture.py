@@ -112,7 +112,7 @@ def lanes(
     started: Mapping[tuple[str, str], float],
     came_in: float,
 ) -> tuple[Lane, ...]:
-    """The entrance, then each provider's lanes.
+    """The entrance, then each provider's lanes; none before a queue has been measured.
 
     Args:
         status: As `optimizer status` knows it.
@@ -121,6 +121,8 @@ def lanes(
         started: Calls a second, by provider and model.
         came_in: Requests a second.
     """
+    if not status.queues:
+        return ()
     depths = _by_common_name(status.queues)
     held = None if unacked is None else _counted((names.common_queue(n), c) for n, c in unacked.items())
     started_in = _counted(((p, _lane_of(fleet, p, model)), per_s) for (p, model), per_s in started.items())
