@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from benchmarks.fleet import Stand, stand
 from benchmarks.urgency import Crowd, taken, until_started
 from broker.opening import open_redis
-from broker.standing import Standing, Standings
+from broker.whereabouts import Tracer, Whereabouts
 from sandbox.simulator import Latency, Limit, Settings, SimulatorProcess
 from topology.loading import load_fleet
 
@@ -86,7 +86,7 @@ class Sample:
     """What was said of a request, and when."""
 
     asked_at: float
-    standing: Standing
+    standing: Whereabouts
 
 
 async def measure(whole: Stand, provider: SimulatorProcess, case: Case, options: argparse.Namespace) -> None:
@@ -96,7 +96,7 @@ async def measure(whole: Stand, provider: SimulatorProcess, case: Case, options:
     total = sum(case.classes.values())
     fleet = load_fleet(whole.config, whole.environ)
     async with Crowd(whole.rabbitmq.amqp_url) as crowd, open_redis(whole.redis.redis_url, 10.0) as redis:
-        standings = Standings(redis, fleet)
+        standings = Tracer(redis, fleet)
         crowd.send("warm", "warm", 10, priority="normal")  # what calls take is learned from some
         await until_started(provider, 10)
         jobs = [(kind, n) for kind, count in case.classes.items() for n in range(count)]

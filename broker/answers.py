@@ -66,6 +66,28 @@ Doubts = tuple[Mapping[str, Any], ...]
 Admitted = Hit | Joined | Lead | Wait
 
 
+@dataclass(frozen=True)
+class Use:
+    """What is used of one limit.
+
+    Attributes:
+        used: In the limit's own unit.
+        most: What may be used at once; of calls in flight fewer than configured while their provider is
+            overloaded.
+        back_at: The instant at which some of it comes back, epoch seconds; None: nothing is used, or only the
+            end of a call can tell.
+    """
+
+    used: float
+    most: float
+    back_at: float | None
+
+    @property
+    def left(self) -> float:
+        """What may still be used now."""
+        return max(0.0, self.most - self.used)
+
+
 class Released(NamedTuple):
     """A claim was given up.
 
@@ -317,3 +339,12 @@ def _doubts(packed: bytes) -> Doubts:
     unpacker = msgpack.Unpacker()
     unpacker.feed(packed)
     return tuple(unpacker)
+
+
+def uses(answer: Sequence[bytes]) -> list[Use]:
+    """Reads what `left.lua` answered."""
+    numbers = [float(number) for number in answer]
+    return [
+        Use(used, most, back_at or None)
+        for used, most, back_at in zip(numbers[::3], numbers[1::3], numbers[2::3], strict=True)
+    ]

@@ -18,11 +18,13 @@ from broker.answers import (
     Released,
     Run,
     Spot,
+    Use,
     admitted,
     attended,
     cancelled,
     claimed,
     committed,
+    uses,
 )
 from broker.away import StateAway, asking
 from broker.scripting import Scripts, pack
@@ -246,6 +248,11 @@ class Flights:
         """Calls requests off, by their waiters' keys; all in one round trip, in their order."""
         answers = await self._scripts.run_all("cancel", [("", {"key": key}) for key in keys])
         return [cancelled(answer) for answer in answers]
+
+    async def uses(self, *groups: Sequence[Mapping[str, Any]]) -> list[list[Use]]:
+        """What is used of limits, described as in `limits.lua`; Redis looks at one group after the other."""
+        calls = [("", {"limits": list(limits)}) for limits in groups]
+        return [uses(answer) for answer in await self._scripts.run_all("left", calls)]
 
     async def meters(self, limits: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """How each limit stands, for working out when it grants what, as `meters.lua` tells it."""

@@ -9,7 +9,7 @@ from broker.away import asking
 from broker.controls import Controls
 from broker.flights import Flights
 from broker.permits import Permits
-from broker.standings import FOR_GOOD, Standings, State, state_at
+from broker.standings import FOR_GOOD, State, state_at
 from topology.fleet import Account, Fleet, Provider
 
 
@@ -57,7 +57,6 @@ class Keys:
         self._redis = redis
         self._fleet = fleet
         self._flights = Flights(redis, prefix)
-        self._standings = Standings(redis, prefix)
         self._controls = Controls(redis, self._flights.prefix)
 
     async def standings(self, provider: Provider) -> list[KeyStanding]:
@@ -120,7 +119,7 @@ class Keys:
 
     async def _left(self, provider: Provider, account: Account) -> tuple[Left, ...]:
         limits = self._permits(provider).limits_of_account(account)
-        [uses] = await self._standings.uses(limits)
+        [uses] = await self._flights.uses(limits)
         return tuple(
             Left(limit["name"], limit["amount"], use.left) for limit, use in zip(limits, uses, strict=True)
         )

@@ -122,8 +122,7 @@ class Permits:
 
     def limit_of(self, limit: Limit, *scope: str) -> dict[str, Any]:
         """A limit of the provider, or of an account, or of an account's model, to ask what is left of it."""
-        costs = dict.fromkeys(("requests", "tokens", "usd"), 0.0)
-        return self._rate(":".join((self.provider.name, *scope)), limit, costs, Priority.HIGH)
+        return self._rate(":".join((self.provider.name, *scope)), limit, _NO_COSTS, Priority.HIGH)
 
     def closed_key(self, *scope: str) -> str:
         """What closes the provider, or a part of it: an account, a key's origin, a model of an account."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from broker.flights import Flights
-from broker.permits import Permits
+from broker.permits import KEYLESS, Permits
 from topology.alerts import About
 from topology.fleet import Fleet, Provider
 from topology.limits import Limit, Unit, day_offset_s
@@ -15,7 +15,6 @@ _QUOTA_S: Final = 3600.0
 """What opens sooner is a matter of pace, and no news."""
 _AT_ONCE: Final = 200
 """Redis runs one script at a time, and calls wait for theirs."""
-_KEYLESS: Final = "keyless"
 
 
 @dataclass(frozen=True)
@@ -67,8 +66,8 @@ async def remaining(flights: Flights, fleet: Fleet, now: float) -> list[Remainin
     found: list[Remaining] = []
     for start in range(0, len(watched), _AT_ONCE):
         some = watched[start : start + _AT_ONCE]
-        left = await flights.left([one.asked for one in some])
-        found += [_remaining(one, rest, now) for one, rest in zip(some, left, strict=True)]
+        [uses] = await flights.uses([one.asked for one in some])
+        found += [_remaining(one, use.left, now) for one, use in zip(some, uses, strict=True)]
     return found
 
 
@@ -95,7 +94,7 @@ def _quotas(fleet: Fleet, provider: Provider, prefix: str) -> Iterator[_Watched]
 def _limits_of(provider: Provider) -> Iterator[tuple[Limit, tuple[str, ...]]]:
     """Each limit with whose it is: nobody's for the provider's own, an account, an account and a model."""
     yield from ((limit, ()) for limit in provider.limits)
-    owners = {account.name: account.limits for account in provider.quota_owners} or {_KEYLESS: ()}
+    owners = {account.name: account.limits for account in provider.quota_owners} or {KEYLESS: ()}
     for account, limits in owners.items():
         yield from ((limit, (account,)) for limit in limits)
         for model in provider.models:

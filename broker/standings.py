@@ -1,7 +1,7 @@
 """How a fleet stands, for people: what is used of each limit, what is closed, what agents have waiting."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -10,7 +10,6 @@ from redis.asyncio import Redis
 from broker.away import asking
 from broker.flights import Flights
 from broker.permits import KEYLESS, Permits
-from broker.scripting import Scripts
 from topology.fleet import Fleet, Provider
 
 State = Literal["open", "closed", "half open", "disabled"]
@@ -20,28 +19,6 @@ FOR_GOOD: Final = 32_503_680_000.0
 
 _BREAKS_AT: Final = 5
 """So many failed calls in a row open a circuit; `closed.lua` knows it, too."""
-
-
-@dataclass(frozen=True)
-class Use:
-    """What is used of one limit.
-
-    Attributes:
-        used: In the limit's own unit.
-        most: What may be used at once; of calls in flight fewer than configured while their provider is
-            overloaded.
-        back_at: The instant at which some of it comes back, epoch seconds; None: nothing is used, or only the
-            end of a call can tell.
-    """
-
-    used: float
-    most: float
-    back_at: float | None
-
-    @property
-    def left(self) -> float:
-        """What may still be used now."""
-        return max(0.0, self.most - self.used)
 
 
 @dataclass(frozen=True)
@@ -101,21 +78,15 @@ class Standings:
         self._redis = redis
         self._flights = Flights(redis, prefix)
         self._prefix = self._flights.prefix
-        self._scripts = Scripts(redis, self._prefix)
 
     async def now(self) -> float:
         """Redis's clock, in epoch seconds."""
         return await self._flights.now()
 
-    async def uses(self, *groups: Sequence[Mapping[str, Any]]) -> list[list[Use]]:
-        """What is used of limits, described as in `limits.lua`; Redis looks at one group after the other."""
-        calls = [("", {"limits": list(limits)}) for limits in groups]
-        return [_uses(answer) for answer in await self._scripts.run_all("left", calls)]
-
     async def limits(self, fleet: Fleet) -> list[LimitStanding]:
         """All limits on calls, the fleet's first, then each provider's. The pace of requests is not here."""
         groups = list(self._groups(fleet))
-        answers = await self.uses(*([limit for _, limit in group] for group in groups))
+        answers = await self._flights.uses(*([limit for _, limit in group] for group in groups))
         return [
             LimitStanding(*whose, _name(limit), limit["amount"], use.used, use.most, use.back_at)
             for group, uses in zip(groups, answers, strict=True)
@@ -222,12 +193,3 @@ def _closed_state(instant: float, now: float, *, circuit: bool) -> tuple[State, 
 
 def _name(limit: Mapping[str, Any]) -> str:
     return str(limit["name"]).rpartition(" ")[2]
-
-
-def _uses(answer: Sequence[bytes]) -> list[Use]:
-    """Reads what `left.lua` answered."""
-    numbers = [float(number) for number in answer]
-    return [
-        Use(used, most, back_at or None)
-        for used, most, back_at in zip(numbers[::3], numbers[1::3], numbers[2::3], strict=True)
-    ]

@@ -11,7 +11,7 @@ import typer
 from broker.declaring import BrokerAway
 from broker.flights import StateAway
 from broker.opening import open_redis
-from broker.standing import Standing, Standings
+from broker.whereabouts import Tracer, Whereabouts
 from console.commands import broker_url, configured_fleet, errors_for_people, run
 from console.telling_workers import fail
 from console.watching import one_line, quiet_logging
@@ -43,16 +43,16 @@ def show_request(
 
 async def _find(
     request: str, agent: str | None, config: Path | None, redis_url: str
-) -> tuple[list[Standing], float]:
+) -> tuple[list[Whereabouts], float]:
     fleet = configured_fleet(config, secrets=False)
     try:
         async with open_redis(redis_url, _ANSWER_S) as redis:
-            return await Standings(redis, fleet).of(request, agent), time.time()
+            return await Tracer(redis, fleet).of(request, agent), time.time()
     except StateAway as error:
         raise BrokerAway(f"Redis at {masked(redis_url)} cannot be reached ({error})") from error
 
 
-def in_words(standing: Standing, now: float) -> str:
+def in_words(standing: Whereabouts, now: float) -> str:
     """A few lines for people."""
     lines = [f"{one_line(standing.request)} of {standing.agent}: {_state(standing, now)}"]
     if standing.state == "queued":
@@ -66,7 +66,7 @@ def in_words(standing: Standing, now: float) -> str:
     return "\n  ".join(lines)
 
 
-def _state(standing: Standing, now: float) -> str:
+def _state(standing: Whereabouts, now: float) -> str:
     provider, until = standing.provider, _instant(standing.until, now)
     match standing.state:
         case "limited":
@@ -85,7 +85,7 @@ def _state(standing: Standing, now: float) -> str:
             return f"it waits for {provider}{lane}, class {standing.priority}"
 
 
-def _expected(standing: Standing, now: float) -> list[str]:
+def _expected(standing: Whereabouts, now: float) -> list[str]:
     if standing.provider is None:
         return []
     lines = [f"before it, of its class: {standing.position}"]

@@ -15,7 +15,17 @@ from topology.sections import ApiKey
 
 _PREFIX: Final = "OPTIMIZER_"
 _PRICES: Final = frozenset({"input_usd_per_mtok", "output_usd_per_mtok"})
-_SECTIONS: Final = ("fleet", "cache", "learning", "budgets", "priorities", "gateway", "recorder", "alerts", "providers")
+_SECTIONS: Final = (
+    "fleet",
+    "cache",
+    "learning",
+    "budgets",
+    "priorities",
+    "gateway",
+    "recorder",
+    "alerts",
+    "providers",
+)
 
 
 class ConfigurationError(Exception):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from broker.keys import FOR_GOOD
+from broker.standings import FOR_GOOD
 from topology.fleet import Fleet
 from topology.loading import load_fleet
 from topology.messages import Event, new_id

@@ -5,7 +5,7 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from broker.keys import FOR_GOOD
+from broker.standings import FOR_GOOD
 from topology.alerts import About, AlertName, Severity, Trouble
 from topology.errors import ErrorType
 from topology.events import EventType

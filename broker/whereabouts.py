@@ -21,7 +21,7 @@ told."""
 
 
 @dataclass(frozen=True)
-class Standing:
+class Whereabouts:
     """One request. Instants are epoch seconds; None: not known, or not of this state.
 
     Attributes:
@@ -62,7 +62,7 @@ class Standing:
         return asdict(self)
 
 
-class Standings:
+class Tracer:
     """Finds requests by their ids. Raises `StateAway`.
 
     Args:
@@ -77,7 +77,7 @@ class Standings:
         self._outlook = Outlook(redis, fleet, prefix)
         self._controls = Controls(redis, self._flights.prefix)
 
-    async def of(self, request_id: str, agent: str | None = None) -> list[Standing]:
+    async def of(self, request_id: str, agent: str | None = None) -> list[Whereabouts]:
         """All that wait under this id, at most one of each agent; of this agent only, where one is named."""
         found = await find_waiters(self._redis, self._flights.prefix, request_id)
         return [
@@ -86,7 +86,7 @@ class Standings:
             if agent is None or key.partition("/")[0] == agent
         ]
 
-    async def _standing(self, key: str, waiter: Waiter | None) -> Standing:
+    async def _standing(self, key: str, waiter: Waiter | None) -> Whereabouts:
         name, _, id_ = key.partition("/")
         known: dict[str, Any] = {"request": id_, "agent": name}
         if waiter is not None:
@@ -97,11 +97,11 @@ class Standings:
             }
         now, passes_at = await self._flights.now(), await self._passes_at(name, key)
         if passes_at is not None and passes_at > now:
-            return Standing(**known, state="limited", until=passes_at)
+            return Whereabouts(**known, state="limited", until=passes_at)
         with asking():
             fingerprint = await self._redis.get(f"{self._flights.prefix}request:{key}")
         name = fingerprint.decode() if isinstance(fingerprint, bytes) else ""
-        return Standing(**known, **await self._of_flight(name, now))
+        return Whereabouts(**known, **await self._of_flight(name, now))
 
     async def _passes_at(self, agent: str, key: str) -> float | None:
         """The instant that a rate at the entrance has booked for it."""
