@@ -56,19 +56,31 @@ class _Watched:
     asked: Mapping[str, Any]
 
 
-async def remaining(flights: Flights, fleet: Fleet, now: float) -> list[Remaining]:
-    """What is left of every quota of the fleet, at the instant `now` of Redis's clock.
+class Quotas:
+    """All quotas of a fleet.
 
-    Raises:
-        StateAway: Redis cannot be asked.
+    Args:
+        flights: Which Redis is asked.
+        fleet: The configuration that states them.
     """
-    watched = list(_watched(fleet, flights.prefix))
-    found: list[Remaining] = []
-    for start in range(0, len(watched), _AT_ONCE):
-        some = watched[start : start + _AT_ONCE]
-        [uses] = await flights.uses([one.asked for one in some])
-        found += [_remaining(one, use.left, now) for one, use in zip(some, uses, strict=True)]
-    return found
+
+    def __init__(self, flights: Flights, fleet: Fleet) -> None:
+        self.fleet = fleet
+        self._flights = flights
+        self._watched = tuple(_watched(fleet, flights.prefix))
+
+    async def remaining(self, now: float) -> list[Remaining]:
+        """What is left of each, at the instant `now` of Redis's clock.
+
+        Raises:
+            StateAway: Redis cannot be asked.
+        """
+        found: list[Remaining] = []
+        for start in range(0, len(self._watched), _AT_ONCE):
+            some = self._watched[start : start + _AT_ONCE]
+            [uses] = await self._flights.uses([one.asked for one in some])
+            found += [_remaining(one, use.left, now) for one, use in zip(some, uses, strict=True)]
+        return found
 
 
 def _watched(fleet: Fleet, prefix: str) -> Iterator[_Watched]:

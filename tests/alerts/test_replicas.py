@@ -1,17 +1,23 @@
 """Replicas of the role `alerts`: each thing is told once, whoever lives."""
 
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
+import aio_pika
 import pytest
 from redis.asyncio import Redis
 
 from broker.alert_state import AlertState
 from producer_sdk import AuthenticationFailed
+from producer_sdk.transport import Outgoing, Published, Publisher
 from sandbox.simulator import Account, Settings, SimulatorProcess
 from tests.support.house import House
 from tests.support.waiting import until
 from tests.support.webhooks import Receiver, receiving
+from topology import names
+from topology.events import EventType
 from topology.fleet import Fleet
+from topology.messages import Event, new_id
 
 TWO = (["alerts"], ["alerts"])
 CALLS_PER_DAY = 3
@@ -64,6 +70,48 @@ async def test_two_replicas_and_a_restart_tell_each_thing_once(
     posted = {post.headers["webhook-id"]: post.said for post in receiver.posts}
     assert {event.id: event.model_dump(mode="json") for event in events} == posted
     assert "sk-simulated" not in repr(receiver.posts)
+
+
+async def test_who_loses_the_lease_hears_nothing_and_goes_on_when_it_is_free(
+    house: House, fleet: Fleet, receiver: Receiver
+) -> None:
+    lease = f"{house.prefix}o1:alerts:lease"
+    place = {"provider": "simulated", "account": None, "model": None, "scope": "provider"}
+    async with house.workers(fleet, ["alerts"]), Redis.from_url(house.redis_url) as redis:
+        await until(lambda: is_listened_to(house))
+        call = {"provider": "simulated", "model": "sim-small", "account": "a", "error": "provider_error"}
+        await publish(house, redis, EventType.CIRCUIT_OPENED, **place)
+        await publish(house, redis, *([EventType.CALL_FAILED] * 20), **call)
+        await until(lambda: set(receiver.told) == {("circuit_open", "firing"), ("error_rate", "firing")})
+        await redis.set(lease, "another worker")
+        await until(lambda: nobody_listens(house))
+        await publish(house, redis, EventType.CIRCUIT_CLOSED, **place)
+        await redis.delete(lease)
+        await until(lambda: ("circuit_open", "resolved") in receiver.told)
+
+    assert len({post.headers["webhook-id"] for post in receiver.posts}) == 3
+
+
+async def publish(house: House, redis: Redis, *types: EventType, **facts: Any) -> None:
+    seconds, microseconds = await redis.time()
+    async with Publisher(house.amqp_url, "test") as publisher:
+        for type_ in types:
+            event = Event(id=new_id(), type=type_.value, at=seconds + microseconds / 1e6, **facts)
+            message = Outgoing(names.EVENTS, event.type, event.to_bytes(), mandatory=False)
+            assert await publisher.publish(message) is Published.CONFIRMED
+
+
+async def is_listened_to(house: House) -> bool:
+    async with await aio_pika.connect(house.amqp_url) as connection:
+        try:
+            queue = await (await connection.channel()).declare_queue(names.ALERTS_QUEUE, passive=True)
+        except aio_pika.exceptions.ChannelNotFoundEntity:
+            return False
+        return bool(queue.declaration_result.consumer_count)
+
+
+async def nobody_listens(house: House) -> bool:
+    return not await is_listened_to(house)
 
 
 async def forget_quota(house: House) -> None:

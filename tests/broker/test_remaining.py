@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from broker.remaining import remaining
+from broker.remaining import Quotas
 from tests.broker.test_flights import Desk
 from topology.loading import load_fleet
 
@@ -31,7 +31,7 @@ async def test_every_limit_of_an_hour_or_more_is_looked_at(desk: Desk, tmp_path:
     path = tmp_path / "fleet.toml"
     path.write_text(FLEET, "utf-8")
 
-    found = await remaining(desk.flights, load_fleet(path, {}, secrets=False), NOON)
+    found = await Quotas(desk.flights, load_fleet(path, {}, secrets=False)).remaining(NOON)
 
     assert [(str(one.about), one.about.limit, one.left, one.amount) for one in found] == [
         ("groq", "requests-86400s", 1000, 1000),

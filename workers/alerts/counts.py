@@ -78,6 +78,10 @@ class CallCounts:
         new, self._new = self._new, Counter()
         return new
 
+    def put_back(self, cells: Iterable[tuple[Cell, int]]) -> None:
+        """What was taken is not written."""
+        self._new.update(dict(cells))
+
     def within(self, now: float, window_s: float) -> Mapping[Place, Calls]:
         """The calls of the minutes that this window touches, by model."""
         found: defaultdict[Place, Calls] = defaultdict(Calls)

@@ -55,6 +55,10 @@ class Table(Generic[Row]):
             for name in changed
         }
 
+    def put_back(self, rows: Rows) -> None:
+        """These changes were not written."""
+        self._changed |= rows.keys()
+
 
 class Memory:
     """All of it.
@@ -84,16 +88,20 @@ class Memory:
 
     def take_changes(self) -> tuple[dict[str, Rows], Counts]:
         """What is to be written."""
-        changes = {
-            "heard": self.heard.take_changes(),
-            "firing": self.firing.take_changes(),
-            "days": self.days.take_changes(),
-            "untold": self.untold.take_changes(),
-        }
+        changes = {name: table.take_changes() for name, table in self._tables().items()}
         counts: dict[int, dict[str, int]] = {}
         for (minute, *what), count in self.counts.take_new().items():
             counts.setdefault(minute, {})[json.dumps(what)] = count
         return {name: rows for name, rows in changes.items() if rows}, counts
+
+    def put_back(self, changes: Mapping[str, Rows], counts: Counts) -> None:
+        """These were not written, as far as is known."""
+        for name, table in self._tables().items():
+            table.put_back(changes.get(name, {}))
+        self.counts.put_back(_cells(counts))
+
+    def _tables(self) -> "dict[str, Table[Heard] | Table[Firing] | Table[Day] | Table[Event]]":
+        return {"heard": self.heard, "firing": self.firing, "days": self.days, "untold": self.untold}
 
 
 def _cells(counts: Counts) -> Iterator[tuple[Cell, int]]:

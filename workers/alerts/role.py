@@ -15,7 +15,7 @@ import httpx
 from aiormq import Channel
 
 from broker.flights import StateAway
-from broker.remaining import Remaining, remaining
+from broker.remaining import Quotas, Remaining
 from producer_sdk.transport import Delivery, Subscription
 from topology import names
 from topology.alerts import State, Trouble
@@ -64,14 +64,16 @@ class Alerts:
         self._subscription = Subscription(names.ALERTS_QUEUE, _PREFETCH, self._take, _declare)
         self._targets = targets_of(worker.fleet.alerts)
         self._buffer: deque[Delivery] = deque()
+        self._noted: list[Delivery] = []
         self._stirred = asyncio.Event()
         self._memory: Memory | None = None
         self._outbox: Outbox | None = None
+        self._quotas: Quotas | None = None
         self._limits: list[Remaining] = []
         self._limits_at = 0.0
         self._judged_at = 0.0
         self._retarget = False
-        worker.on_lost.append(self._buffer.clear)
+        worker.on_lost.append(self._forget)
         worker.on_control.append(self._reread)
 
     async def start(self) -> None:
@@ -83,8 +85,7 @@ class Alerts:
             try:
                 await self._work()
             except StateAway:  # the worker's own watch says so
-                await self._stand_by()
-                await asyncio.sleep(_AGAIN_S)
+                await asyncio.sleep(_LOOK_EVERY_S)
             except Exception:  # a fault of ours; no call ends for it
                 log.exception("alerts could not be judged; trying again")
                 await self._stand_by()
@@ -96,11 +97,10 @@ class Alerts:
             return
         if self._outbox is not None:
             await self._outbox.close(_PATIENCE_S)
-        changes = self._memory.take_changes()
-        await self._stand_by()
         with suppress(StateAway):
-            await self._worker.alert_state.write(*changes)  # what is told by now
+            await self._write(self._memory)  # what is told by now
             await self._worker.alert_state.resign()
+        await self._stand_by()
 
     async def _work(self) -> None:
         """As long as nothing fails."""
@@ -138,31 +138,38 @@ class Alerts:
             await self._outbox.close()
         self._memory = self._outbox = None
         await self._worker.subscriber.drop(self._subscription)
-        while self._buffer:
-            self._buffer.popleft().give_back()
+        for delivery in (*self._noted, *self._buffer):
+            delivery.give_back()
+        self._forget()
 
     async def _look(self) -> None:
         """Notes what was heard, judges, writes that down, and tells it."""
         assert self._memory is not None and self._outbox is not None  # noqa: S101, PT018 - it leads
         memory, outbox, now = self._memory, self._outbox, self._worker.clock.now()
-        batch = [self._buffer.popleft() for _ in range(len(self._buffer))]
-        try:
-            for delivery in batch:
-                self._hear(memory, delivery)
-            for news in await self._judge(memory, now):
-                if news.trouble.name not in self._worker.fleet.alerts.silence:
-                    outbox.add(_event(news, now))
-            written = await self._worker.alert_state.write(*memory.take_changes())
-        except BaseException:
-            self._buffer.extendleft(reversed(batch))  # to be handed back
-            raise
-        if not written:
-            self._buffer.extendleft(reversed(batch))
+        while self._buffer:
+            self._noted.append(self._buffer.popleft())
+            self._hear(memory, self._noted[-1])
+        for news in await self._judge(memory, now):
+            if news.trouble.name not in self._worker.fleet.alerts.silence:
+                outbox.add(_event(news, now))
+        if await self._write(memory):
+            outbox.tell()
+        else:
             await self._stand_by()
-            return
-        for delivery in batch:
-            delivery.ack()
-        outbox.tell()
+
+    async def _write(self, memory: Memory) -> bool:
+        """Writes down all that has changed, and acknowledges what it came of; False: another leads."""
+        changes = memory.take_changes()
+        try:
+            written = await self._worker.alert_state.write(*changes)
+        except BaseException:
+            memory.put_back(*changes)
+            raise
+        if written:
+            for delivery in self._noted:
+                delivery.ack()
+            self._noted.clear()
+        return written
 
     def _hear(self, memory: Memory, delivery: Delivery) -> None:
         try:
@@ -183,7 +190,6 @@ class Alerts:
         await self._look_at_limits(now)
         firing = memory.firing.rows
         days, notices = of_days(self._limits, memory.days.rows, now)
-        memory.days.replace(days)
         troubles = [
             *of_limits(self._limits, section, firing),
             *of_calls(memory.counts, section, firing, now),
@@ -195,11 +201,14 @@ class Alerts:
             resolve_after_s=section.resolve_after_s, repeat_after_s=section.repeat_after_s,
         )  # fmt: skip
         memory.firing.replace(after)
+        memory.days.replace(days)
         return [*news, *(News(State.RESOLVED, notice, now) for notice in notices)]
 
     async def _look_at_limits(self, now: float) -> None:
         if now - self._limits_at >= _LIMITS_EVERY_S:
-            self._limits = await remaining(self._worker.flights, self._worker.fleet, now)
+            if self._quotas is None or self._quotas.fleet is not self._worker.fleet:
+                self._quotas = Quotas(self._worker.flights, self._worker.fleet)
+            self._limits = await self._quotas.remaining(now)
             self._limits_at = now
 
     async def _heard(self, memory: Memory, now: float) -> Iterable[Trouble]:
@@ -232,6 +241,11 @@ class Alerts:
             self._targets = targets
             self._retarget = True
             self._stirred.set()
+
+    def _forget(self) -> None:
+        """What was delivered is the broker's again."""
+        self._buffer.clear()
+        self._noted.clear()
 
     def _take(self, delivery: Delivery) -> None:
         self._buffer.append(delivery)

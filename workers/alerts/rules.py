@@ -1,5 +1,6 @@
 """What is wrong, by what is left of quotas and by how calls went: pure, and each with what to do."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Final
@@ -62,15 +63,18 @@ def of_days(
     found: Iterable[Remaining], days: Mapping[str, Day], now: float
 ) -> tuple[dict[str, Day], list[Trouble]]:
     """The providers' days, and a notice for each of which something was used and that is over."""
-    after: dict[str, Day] = {}
+    daily: defaultdict[str, list[Remaining]] = defaultdict(list)
     for limit in found:
         if limit.kind == "quota" and limit.window_s == _DAY_S and limit.opens_at and limit.about.provider:
-            day = after.get(limit.about.provider, Day(ends_at=limit.opens_at, used=0, gone=0))
-            after[limit.about.provider] = Day(
-                ends_at=limit.opens_at,
-                used=day.used + (limit.left < limit.amount),
-                gone=day.gone + limit.is_gone,
-            )
+            daily[limit.about.provider].append(limit)
+    after = {
+        provider: Day(
+            ends_at=max(limit.opens_at or 0.0 for limit in limits),
+            used=sum(limit.left < limit.amount for limit in limits),
+            gone=sum(limit.is_gone for limit in limits),
+        )
+        for provider, limits in daily.items()
+    }
     over = {name: day for name, day in days.items() if name in after and now >= day.ends_at and day.used}
     return after, [_new_day(name, day) for name, day in over.items()]
 
