@@ -181,7 +181,15 @@ class Run:
     """Those of them that were closed because calls failed there."""
 
 
-Claimed = Expired | Done | Own | Busy | Spent | Late | Later | Run
+@dataclass(frozen=True)
+class Over:
+    """The agent's own `limit`, a budget, is spent until then (epoch seconds); it holds up nobody else."""
+
+    until: float
+    limit: str
+
+
+Claimed = Expired | Done | Own | Busy | Spent | Late | Over | Later | Run
 
 
 @dataclass(frozen=True)
@@ -270,10 +278,8 @@ def claimed(answer: list[bytes]) -> Claimed:
             return Busy(float(until))
         case [b"spent", spends, started, doubts]:
             return Spent(int(spends), float(started), _doubts(doubts))
-        case [b"late", until, limit, started, doubts]:
-            return Late(float(until), limit.decode(), float(started), _doubts(doubts))
-        case [b"later", until, limit, *waiters]:
-            return Later(float(until), limit.decode(), _waiters(waiters))
+        case [b"late" | b"over" | b"later", *_]:
+            return _refused(answer)
         case [b"run", account, key, started, attempt, latest, doubts, *tried]:
             return Run(
                 account.decode(),
@@ -289,6 +295,18 @@ def claimed(answer: list[bytes]) -> Claimed:
             raise AssertionError(f"claim.lua answered {answer[:1]}")
 
 
+def _refused(answer: list[bytes]) -> Late | Over | Later:
+    match answer:
+        case [b"late", until, limit, started, doubts]:
+            return Late(float(until), limit.decode(), float(started), _doubts(doubts))
+        case [b"over", until, limit]:
+            return Over(float(until), limit.decode())
+        case [_, until, limit, *waiters]:
+            return Later(float(until), limit.decode(), _waiters(waiters))
+        case _:
+            raise AssertionError(f"claim.lua answered {answer[:1]}")
+
+
 def attended(answer: list[bytes]) -> Attended:
     """Reads what `claim.lua` answered to a worker that never calls."""
     match answer:
@@ -296,7 +314,7 @@ def attended(answer: list[bytes]) -> Attended:
             return Idle(int(spends), float(park_s))
         case _:
             ended = claimed(answer)
-            assert not isinstance(ended, (Run, Late, Later)), "nothing is granted to it"  # noqa: S101 - narrows
+            assert not isinstance(ended, (Run, Late, Over, Later)), "nothing is granted to it"  # noqa: S101 - narrows
             return ended
 
 

@@ -88,6 +88,8 @@ class Flights:
             shares=terms.shares,
             seat=terms.seat,
             more=terms.more,
+            budgets=terms.budgets,
+            own_budgets=terms.own_budgets,
         )
         return claimed(answer)
 
@@ -320,6 +322,7 @@ class Flights:
             "queue": admission.queue,
             "agent": waiter.agent,
             "earliest": admission.earliest or (),
+            "budgets": admission.budgets,
         }
 
 

@@ -1,11 +1,13 @@
 """Which limits a claim must pass, in the form that `claim.lua` takes."""
 
 import secrets
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from broker.budgets import Budgets
 from broker.controls import paused_key
 from broker.flights import ClaimTerms
 from topology.estimates import AnswerLengths, answer_bound, estimated_cost_usd, estimated_tokens
@@ -47,7 +49,7 @@ class Permits:
         """The terms under which this job may be claimed; `more` wait for the same permits here."""
         costs, priority = self._costs(job, model), job.waiter.priority
         name = self.provider.name
-        token = secrets.token_hex(12)
+        token, now = secrets.token_hex(12), time.time()
         return ClaimTerms(
             worker=self.worker,
             token=token,
@@ -71,6 +73,8 @@ class Permits:
             shares=tuple(getattr(self.fleet.priorities, priority.value) for priority in Priority),
             seat=f"{self.worker}:{model.lane}",
             more=more,
+            budgets=self._budgets.of_fleet(costs["usd"], now),
+            own_budgets=self._budgets.of_agent(job.waiter.agent, costs["usd"], now),
         )
 
     def limits_of_lane(self, lane: str, priority: Priority) -> tuple[Limits, dict[str, Limits]]:
@@ -94,6 +98,10 @@ class Permits:
     def _accounts(self, model: Model, costs: Mapping[str, float], priority: Priority) -> Limits:
         owners: Iterable[Account | None] = self.provider.quota_owners or (None,)
         return tuple(self._account(owner, model, costs, priority) for owner in owners)
+
+    @property
+    def _budgets(self) -> Budgets:
+        return Budgets(self.fleet.budgets, self.prefix)
 
     def used_key(self) -> str:
         """Where the calls of each account in this UTC day are counted."""

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from broker.budgets import Budgets
 from broker.flights import Flights
 from broker.permits import KEYLESS, Permits
 from topology.alerts import About
@@ -76,18 +77,28 @@ class Quotas:
             StateAway: Redis cannot be asked.
         """
         found: list[Remaining] = []
-        for start in range(0, len(self._watched), _AT_ONCE):
-            some = self._watched[start : start + _AT_ONCE]
+        watched = [*self._watched, *_budgets(self.fleet, self._flights.prefix, now)]
+        for start in range(0, len(watched), _AT_ONCE):
+            some = watched[start : start + _AT_ONCE]
             [uses] = await self._flights.uses([one.asked for one in some])
             found += [_remaining(one, use.left, now) for one, use in zip(some, uses, strict=True)]
         return found
 
 
 def _watched(fleet: Fleet, prefix: str) -> Iterator[_Watched]:
-    """The limits that alerts are about."""
+    """The providers' limits that alerts are about."""
     for provider in fleet.providers.values():
         yield from _quotas(fleet, provider, prefix)
-    # Budgets join here: `yield from` a `_Watched("budget", About(agent=...), ...)` for each of theirs.
+
+
+def _budgets(fleet: Fleet, prefix: str, now: float) -> Iterator[_Watched]:
+    """The fleet's budgets, and those of agents that are named, in the day and the month of this instant."""
+    budgets = Budgets(fleet.budgets, prefix)
+    owned: list[tuple[str | None, dict[str, Any]]] = [(None, limit) for limit in budgets.of_fleet(0.0, now)]
+    owned += [(agent, limit) for agent in fleet.budgets.agents for limit in budgets.of_agent(agent, 0.0, now)]
+    for agent, asked in owned:
+        limit = Limit(usd=asked["amount"], window_s=asked["window_s"], counting="fixed")
+        yield _Watched("budget", About(agent=agent, limit=limit.name), limit, asked["offset_s"], asked)
 
 
 def _quotas(fleet: Fleet, provider: Provider, prefix: str) -> Iterator[_Watched]:

@@ -133,7 +133,9 @@ def _source(name: str) -> str:
     parts = ["prelude", name]
     if name in _OF_PERMITS:
         parts[1:1] = _PERMITS
-    if name in {"admit", "enter"}:
+    if name == "admit":
+        parts[-1:-1] = ["limits", "lines"]
+    if name == "enter":
         parts[-1:-1] = ["lines"]
     if name == "claim":
         parts[-1:-1] = _OF_CLAIM

@@ -18,6 +18,7 @@ class Admission:
         limits: Of the agent, then of the fleet, as `admit.lua` describes them.
         queue: Where its job goes; the agents are counted who have something waiting there. '': in no line.
         earliest: The instant at which a provider's limit lets it start, and that limit; None: at any time.
+        budgets: Those that its call would spend, as `admit.lua` describes them.
     """
 
     fingerprint: str
@@ -27,6 +28,7 @@ class Admission:
     limits: tuple[Mapping[str, Any], ...] = ()
     queue: str = ""
     earliest: tuple[float, str] | None = None
+    budgets: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class ClaimTerms:
         shares: The classes' shares of a limit for which several wait, by rank.
         seat: Where requests of this class wait together: a lane at one worker.
         more: Whether others wait there beside this one.
+        budgets: Of all agents together.
+        own_budgets: Of the agent that asks.
     """
 
     worker: str
@@ -63,15 +67,18 @@ class ClaimTerms:
     shares: tuple[float, ...] = (1.0,)
     seat: str = ""
     more: bool = False
+    budgets: tuple[Mapping[str, Any], ...] = ()
+    own_budgets: tuple[Mapping[str, Any], ...] = ()
 
     def limits_of(self, account: str) -> tuple[Mapping[str, Any], ...]:
         """All limits of which a claim that chose this account holds a permit."""
         chosen = next(a for a in self.accounts if a["name"] == account)
-        return (*self.limits, *chosen["limits"])
+        return (*self.limits, *chosen["limits"], *self.budgets, *self.own_budgets)
 
     def has_rates(self, account: str) -> bool:
         """Whether any limit but concurrency is known for calls with this account."""
-        return any(limit["kind"] != "lease" for limit in self.limits_of(account))
+        chosen = next(a for a in self.accounts if a["name"] == account)
+        return any(limit["kind"] != "lease" for limit in (*self.limits, *chosen["limits"]))
 
     def is_stale(self, account: str, age_s: float) -> bool:
         """Whether a permit of this age may have become too old to be used.

@@ -9,6 +9,7 @@ import typer
 
 from broker import declaring
 from console.applying import apply_topology, say_retired
+from console.budgets import budgets_command
 from console.cancel import cancel_command
 from console.commands import (
     MANAGEMENT_URL,
@@ -66,6 +67,7 @@ app.command("status")(status_command)
 app.command("health")(health_command)
 app.command("top")(top_command)
 app.command("stats")(stats_command)
+app.command("budgets")(budgets_command)
 app.command("doctor")(doctor_command)
 app.command("pause")(pause_command)
 app.command("resume")(resume_command)

@@ -11,6 +11,7 @@ from topology.names import ANY_LANE, slug
 from topology.sections import (
     AlertsSection,
     ApiKey,
+    BudgetsSection,
     CacheSection,
     FleetSection,
     GatewaySection,
@@ -204,6 +205,7 @@ class Fleet(Section):
     fleet: FleetSection = FleetSection()
     cache: CacheSection = CacheSection()
     learning: LearningSection = LearningSection()
+    budgets: BudgetsSection = BudgetsSection()
     priorities: PrioritiesSection = PrioritiesSection()
     gateway: GatewaySection = GatewaySection()
     recorder: RecorderSection = RecorderSection()

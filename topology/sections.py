@@ -5,6 +5,7 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 from topology.alerts import AlertName
+from topology.limits import day_offset_s
 from topology.messages import CacheMode, Request
 from topology.names import is_agent_name
 
@@ -70,6 +71,56 @@ class LearningSection(Section):
     """
 
     error_ttl_s: float = Field(default=86400.0, ge=0)
+
+
+class Budget(Section):
+    """Money that may be spent.
+
+    Attributes:
+        usd_per_day: In a day; None: no limit.
+        usd_per_month: In a calendar month, in UTC; None: no limit.
+    """
+
+    usd_per_day: float | None = Field(default=None, gt=0)
+    usd_per_month: float | None = Field(default=None, gt=0)
+
+
+class BudgetsSection(Budget):
+    """What may be spent by all agents together, and by each.
+
+    A call takes its expected cost before it starts, and its price when it has ended. What is spent holds up
+    calls that cost something; a model whose price is unknown is held up by nothing, and the reports name it.
+
+    Attributes:
+        agent_usd_per_day: Of each agent that has no budget of its own, in a day; None: no limit.
+        agent_usd_per_month: Of each such agent in a calendar month; None: no limit.
+        agents: Budgets of agents by name; they replace both of these.
+        day_resets_at: When a day ends, as `HH:MM UTC`.
+    """
+
+    agent_usd_per_day: float | None = Field(default=None, gt=0)
+    agent_usd_per_month: float | None = Field(default=None, gt=0)
+    agents: dict[str, Budget] = Field(default_factory=dict)
+    day_resets_at: str = "00:00 UTC"
+
+    @field_validator("agents")
+    @classmethod
+    def _named(cls, value: dict[str, Budget]) -> dict[str, Budget]:
+        for agent in value:
+            if not is_agent_name(agent):
+                raise ValueError(f"agents: {agent!r} is no agent's name, which matches [a-z0-9_-]{{1,64}}")
+        return value
+
+    @field_validator("day_resets_at")
+    @classmethod
+    def _clock(cls, value: str) -> str:
+        day_offset_s(value)
+        return value
+
+    def of(self, agent: str) -> Budget:
+        """The budget of an agent."""
+        each = Budget(usd_per_day=self.agent_usd_per_day, usd_per_month=self.agent_usd_per_month)
+        return self.agents.get(agent, each)
 
 
 class PrioritiesSection(Section):

@@ -18,6 +18,7 @@ from broker.answers import (
     Late,
     Later,
     Living,
+    Over,
     Own,
     Run,
     Spent,
@@ -117,7 +118,7 @@ class Execution:
         delivery: Delivery,
         job: Job,
         terms: ClaimTerms,
-        claimed: Busy | Done | Expired | Late | Later | Own | Spent,
+        claimed: Busy | Done | Expired | Late | Later | Over | Own | Spent,
     ) -> Executed:
         match claimed:
             case Done():
@@ -130,6 +131,8 @@ class Execution:
                 return await self._later(delivery, job, claimed)
             case Late():
                 return await self._too_late(delivery, job, terms, claimed)
+            case Over(until=until, limit=limit):
+                return await self._over_budget(delivery, job, until, limit)
             case Spent():
                 return await self._telling.tell_spent(delivery, job, terms.token, claimed)
             case Expired():
@@ -143,6 +146,11 @@ class Execution:
             if waiter.key != job.waiter.key:  # who is told with its place in the line
                 self._worker.notices.tell(waiter, why, later.until)
         return LaterPlease(max(0.0, later.until - self._worker.clock.now()), later.limit)
+
+    async def _over_budget(self, delivery: Delivery, job: Job, until: float, limit: str) -> Executed:
+        """It costs more than its agent has left: apart from the line, until then."""
+        await self._worker.notices.tell_flight(self._worker.flights, job.fingerprint, limit, until)
+        return await self._moving.park(delivery, job, until - self._worker.clock.now())
 
     async def _too_late(self, delivery: Delivery, job: Job, terms: ClaimTerms, late: Late) -> Executed:
         """Waiting cannot help here. Perhaps the next of its route can; else its waiters are told at once."""

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from broker.budgets import Budgets
 from broker.flights import Admission
 from broker.standings import FOR_GOOD
 from producer_sdk.transport import Delivery
@@ -170,7 +171,17 @@ class Reader:
             self._limits(waiter.agent),
             jobs_queue_of(self._fleet, best, waiter.priority),
             self._earliest(route, waiter.priority),
+            self._budgets(waiter.agent, route),
         )
+
+    def _budgets(self, agent: str, route: tuple[Candidate, ...]) -> tuple[dict[str, Any], ...]:
+        """Of which something must be left; none where a candidate may cost nothing."""
+        providers = self._fleet.providers
+        models = (providers[one.provider].model(one.model) for one in route if one.provider in providers)
+        if not all(model is not None and model.price for model in models):
+            return ()
+        budgets = Budgets(self._fleet.budgets, self._worker.flights.prefix)
+        return budgets.at_entrance(agent, self._worker.clock.now())
 
     def _earliest(self, route: tuple[Candidate, ...], priority: Priority) -> tuple[float, str] | None:
         """When the first of these lines opens, and its limit; None: one may be open at any time."""

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from enum import Enum, auto
 from typing import Final
 
+from broker.budgets import is_budget
 from producer_sdk.transport import PUBLISH_TIMEOUT_S, Outgoing, Published, Publisher
 from topology import names
 from topology.declaration import JOB_REPLY_EXPIRES_S
@@ -178,7 +179,7 @@ def error_outcome(
 def passes_too_late(limit: str, until: float, now: float) -> Outcome:
     """The error of whom a limit lets pass only after his deadline."""
     return error_outcome(
-        ErrorType.RATE_LIMITED,
+        ErrorType.BUDGET_EXHAUSTED if is_budget(limit) else ErrorType.RATE_LIMITED,
         f"the {limit} lets this request pass in {until - now:.0f} s, at "
         f"{datetime.fromtimestamp(until, UTC):%Y-%m-%d %H:%M:%S} UTC, after its deadline",
         retryable=True,

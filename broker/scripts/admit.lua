@@ -6,6 +6,7 @@
 --       limits: [{key, amount, window_s, name}] of the agent and the fleet, in that order,
 --       queue (where its job goes; '': it is in no line), agent,
 --       earliest: [instant, limit] or [], when a provider's limit lets it start
+--       budgets: [limit], fixed ones as limits.lua has them, of which something must be left; `own`: of the agent alone
 -- Returns one of
 --   hit, why (served|known|fresh|called_off), outcome ('' when nothing is kept), payer
 --   joined
@@ -72,6 +73,14 @@ end
 
 if a.earliest[1] and a.earliest[1] >= a.deadline then
   return wait(a.earliest[1], '0', a.earliest[2])
+end
+
+-- Who has nothing left to spend waits here, and is in nobody's way; what all have spent is waited for in line.
+for _, budget in ipairs(a.budgets) do
+  local opens_at = fixed_wait(budget, now)
+  if opens_at and (budget.own or opens_at >= a.deadline) then
+    return wait(opens_at, opens_at < a.deadline and '1' or '0', budget.name)
+  end
 end
 
 -- Only what leads is limited. A refusal books an instant for this id, so that it passes then; one limit

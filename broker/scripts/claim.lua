@@ -3,7 +3,7 @@
 -- KEYS  flight, waiters, served
 -- ARGV  msgpack map: key, waiter, deadline (the job's own waiter), worker, token, lease_s, max_spends,
 --       call (msgpack, what a later claimant needs to report this one as doubtful), permit_key,
---       limits: shared ones, closed: [key], paused: [hash, field] or [],
+--       limits: shared ones, budgets: of all agents, own_budgets: of this one, closed: [key], paused: [hash, field] or [],
 --       accounts: [{name, limits, keys: [{closed: [key]}], closed: [key]}], rotation, used_key, notes_key,
 --       rank (0 most urgent), shares: [number] by rank, seat (where jobs of this rank wait for the same permits),
 --       more (whether others do, there),
@@ -18,6 +18,7 @@
 --   late, instant, limit, started, doubts permits are refused until then, and nobody waits for so long; the claim is for
 --                                         committing that
 --   idle, spends, seconds                 it may be run, by one that calls; written down as parked for so long
+--   over, instant, limit                  its agent's own budget is spent until then: it holds up nobody else
 --   later, instant, limit, waiter...      permits are refused until then; these want to know. `turn` in place of a
 --                                         limit: there is a permit, for a class that goes first
 --   run, account, key index, started, attempt, latest deadline, doubts, part...   it tries these half-open ones; a
@@ -110,13 +111,17 @@ end
 local probes = {}
 local refusal = refusal_of(a.limits, now, closed_refusal(a.closed, now, probes)) or turn_refusal(a.limits, a, now)
 local chosen, accounts_refusal = choose(a, now)
-refusal = later_of(refusal, accounts_refusal)
+local own_refusal = refusal_of(a.own_budgets, now)
+refusal = later_of(later_of(refusal_of(a.budgets, now, refusal), accounts_refusal), own_refusal)
 local is_late = refusal and refusal.at >= latest and refusal.at > now + SURE_S and refusal.at < FOR_GOOD
 if is_late and not UNSURE[refusal.name] then
   lay_down('state', 'running', 'token', a.token, 'worker', a.worker, 'lease_until', text(now + a.lease_s),
     'started', text(now))
   leave_line(f.line, false)
   return {'late', text(refusal.at), refusal.name, text(now), doubts}
+elseif refusal and refusal == own_refusal then
+  leave_line(f.line, false)
+  return {'over', text(refusal.at), refusal.name}
 elseif refusal then
   if refusal.limit and #a.shares > 1 then
     leave_mark(refusal, a, now)
@@ -128,7 +133,7 @@ for _, key in ipairs(chosen.probes) do
   probes[#probes + 1] = key
 end
 local limits = {}
-for _, list in ipairs({a.limits, chosen.limits}) do
+for _, list in ipairs({a.limits, chosen.limits, a.budgets, a.own_budgets}) do
   for _, limit in ipairs(list) do
     limits[#limits + 1] = limit
   end

@@ -29,6 +29,10 @@ LIMITS = (
      "unit": "reserved_tokens", "cost": 3, "name": "bucket"},
 )  # fmt: skip
 FIRST: dict[str, Any] = {"rank": 0, "rotation": "least_used"}
+BUDGET = {
+    "kind": "fixed", "key": "o1:budget", "amount": 4, "window_s": 86400, "slack_s": 5, "offset_s": 0,
+    "unit": "usd", "cost": 1, "name": "budget of agent a", "own": True,
+}  # fmt: skip
 RATE = {"key": "o1:rate", "amount": 2, "window_s": 60.0, "name": "rate"}
 BROKEN = {"key": "o1:closed", "until_": 0.0, "grow_s": 1.0}
 RELATIVE = (
@@ -56,6 +60,7 @@ calls = st.one_of(
             "longest_backoff_s": st.just(600.0), "limits": st.sampled_from([(), (RATE,)]),
             "queue": st.sampled_from(["", "jobs.groq.any.high"]), "agent": st.sampled_from(["a", "b"]),
             "earliest": st.sampled_from([(), (1e10, "requests-86400s")]),
+            "budgets": st.sampled_from([(), (BUDGET,)]),
         })),
     st.tuples(st.just("claim"), texts, st.fixed_dictionaries({
         "worker": st.sampled_from(["w1", "w2"]), "token": tokens, "limits": st.sampled_from([(), LIMITS]),
@@ -145,7 +150,7 @@ class Pair:
                     "lease_s": 15.0, "max_spends": 2, "call": pack({"call": details["token"]}), "closed": [],
                     "permit_key": f"o1:permit:{details['token']}", "paused": [], "accounts": [account],
                     "used_key": "o1:used", "notes_key": "o1:notes", "shares": [8.0, 3.0, 1.0],
-                    "seat": "w1:any",
+                    "seat": "w1:any", "budgets": [BUDGET], "own_budgets": [],
                 }  # fmt: skip
             case "restamp":
                 key = f"o1:permit:{details['token']}"
@@ -235,6 +240,7 @@ def test_a_whole_life_of_a_flight_is_the_same_on_both(redis: Redis) -> None:
     admission = {
         "rank": 1, "durable": False, "max_age_s": 600, "keep_s": 600, "backoff_s": 30.0,
         "longest_backoff_s": 600.0, "limits": (), "queue": "jobs.groq.any.high", "agent": "a", "earliest": (),
+        "budgets": (),
     }  # fmt: skip
     result = {
         "token": "t2", "ok": True, "outcome": "a", "events": "e", "keep_s": 600, "shared_s": 0, "ago": 1,

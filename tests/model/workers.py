@@ -12,6 +12,7 @@ from broker.answers import (
     Late,
     Later,
     Living,
+    Over,
     Own,
     Run,
     Spent,
@@ -122,8 +123,8 @@ def _after_claim(
             return (("park", largest_tier_within(until - now)), ("ack",))
         case Later():
             return (("later", now + RENEW_EVERY_S),)
-        case Late():
-            raise AssertionError("no limit of the model opens as late as that")
+        case Late() | Over():
+            raise AssertionError("no limit of the model opens as late as that, and nobody has a budget")
         case Spent(started=started, doubts=doubts):
             return (("commit", "spent", token, started, 0, _doubted(doubts)),)
         case Expired(events=events, doubts=doubts):

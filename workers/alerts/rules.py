@@ -18,7 +18,7 @@ _LEAST_SLOW_S: Final = 1.0
 """Three times nothing is still nothing."""
 _NEW_NORMAL_AFTER_S: Final = 3600.0
 _DAY_S: Final = 86400.0
-_WINDOWS: Final = {3600.0: "an hour", 86400.0: "a day", 30 * 86400.0: "a month"}
+_WINDOWS: Final = {3600.0: "an hour", 86400.0: "a day"} | {n * _DAY_S: "a month" for n in range(28, 32)}
 _QUOTA_REMEDY: Final = "raise the plan, add a provider that offers the model, or send less"
 _BUDGET_REMEDY: Final = "raise it in [budgets], or send less"
 
