@@ -14,7 +14,7 @@ from console.main import app
 from topology.fleet import Provider
 from topology.loading import catalogue
 from topology.sections import GatewaySection
-from workers.roles import BACKEND, FRONT, RECORDER, UNDERTAKER
+from workers.roles import ALERTS, BACKEND, FRONT, RECORDER, UNDERTAKER
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "deploy" / "systemd"
@@ -58,7 +58,7 @@ def test_a_unit_runs_a_command_that_there_is_with_options_that_it_has(path: Path
 def test_every_role_has_a_unit() -> None:
     run = [command(path)[2] for path in SERVICES if command(path)[1] == "worker"]
 
-    assert set(run) == {FRONT, UNDERTAKER, RECORDER, f"{BACKEND}:groq"}
+    assert set(run) == {FRONT, UNDERTAKER, RECORDER, ALERTS, f"{BACKEND}:groq"}
     assert {command(path)[1] for path in SERVICES} == {"worker", "gateway", "events", "topology"}
 
 
