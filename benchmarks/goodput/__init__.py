@@ -1,0 +1,1 @@
+"""How many requests are answered in time under scarce quotas, by whom: see `python -m benchmarks.goodput`."""
