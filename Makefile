@@ -81,6 +81,21 @@ model: setup ## One flight searched exhaustively, on the real scripts (minutes; 
 bench: setup ## Cache hits against a bare aio-pika RPC echo, in alternating rounds (ARGS="--rounds 9")
 	@OPTIMIZER_BROKERS=$(or $(OPTIMIZER_BROKERS),private) $(BIN)/python -m benchmarks.rpc $(ARGS)
 
+.PHONY: bench-goodput
+bench-goodput: setup ## Who answers how many requests in time where quotas are scarce; 12 minutes (TRACE=file.csv; first: make litellm)
+	@$(BIN)/python -m benchmarks.goodput $(if $(TRACE),--trace $(TRACE)) \
+		$(if $(LITELLM_PYTHON),--litellm-python $(LITELLM_PYTHON)) $(ARGS)
+
+# The last release before those of March 2026 that carried malware (github.com/BerriAI/litellm/issues/24512).
+LITELLM ?= litellm==1.82.6
+LITELLM_VENV := .litellm
+LITELLM_PYTHON ?= $(wildcard $(LITELLM_VENV)/bin/python)
+
+.PHONY: litellm
+litellm: ## LiteLLM for bench-goodput, in an environment apart from ours (.litellm)
+	@$(PYTHON) -m venv $(LITELLM_VENV)
+	@$(LITELLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --only-binary :all: $(LITELLM)
+
 .PHONY: check
 check: setup ## Format, lint, types, import rules
 	@$(BIN)/ruff format --check .
@@ -100,4 +115,4 @@ lock: ## Compile requirements.lock anew from pyproject.toml (needs uv)
 
 .PHONY: clean
 clean: ## Remove .venv, caches and what the demo kept
-	@rm -rf $(VENV) .optimizer .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+	@rm -rf $(VENV) $(LITELLM_VENV) .optimizer .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
