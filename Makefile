@@ -82,7 +82,7 @@ bench: setup ## Cache hits against a bare aio-pika RPC echo, in alternating roun
 	@OPTIMIZER_BROKERS=$(or $(OPTIMIZER_BROKERS),private) $(BIN)/python -m benchmarks.rpc $(ARGS)
 
 .PHONY: bench-goodput
-bench-goodput: setup ## Who answers how many requests in time where quotas are scarce; 12 minutes (TRACE=file.csv; first: make litellm)
+bench-goodput: setup ## Who answers how many requests in time where quotas are scarce; 13 minutes (TRACE=file.csv; first: make litellm)
 	@$(BIN)/python -m benchmarks.goodput $(if $(TRACE),--trace $(TRACE)) \
 		$(if $(LITELLM_PYTHON),--litellm-python $(LITELLM_PYTHON)) $(ARGS)
 

@@ -1,7 +1,7 @@
 """A plain client: OpenAI's own, one for each provider in turn, which tries again as that does.
 
 After a 429 it waits for as long as the provider says (`retry-after-ms`), else with exponential back-off and
-jitter. Its default of two retries would give up within seconds, so it gets more.
+jitter. Its default of two retries would soon give up, so it gets more.
 """
 
 import asyncio
