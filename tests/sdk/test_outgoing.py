@@ -17,6 +17,8 @@ LARGEST_BYTES = 100
 
 short = st.text(max_size=60).filter(lambda text: "\x00" not in text)
 perhaps = st.none() | short
+header = st.text(min_size=1, max_size=30).filter(lambda text: "\x00" not in text)
+"""The name of a field holds at most 128 bytes, a character at most four."""
 
 
 def read(raw: bytes) -> list[Any]:
@@ -40,7 +42,7 @@ def read(raw: bytes) -> list[Any]:
         app_id=perhaps,
         persistent=st.booleans(),
         mandatory=st.booleans(),
-        headers=st.none() | st.dictionaries(short.filter(bool), short | st.integers(0, 1000), max_size=3),
+        headers=st.none() | st.dictionaries(header, short | st.integers(0, 1000), max_size=3),
         type=perhaps,
     ),
     short,
