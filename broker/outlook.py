@@ -38,6 +38,19 @@ class Place:
     starts_at: float | None
 
 
+@dataclass(frozen=True)
+class Newcomers:
+    """What awaits those who come to a line now.
+
+    Attributes:
+        starts: When the first of them would start, the second, ..., as far as is known.
+        takes_s: How long a call lasts on average; None: none has ended lately.
+    """
+
+    starts: tuple[float, ...]
+    takes_s: float | None
+
+
 class Outlook:
     """Reads it for one fleet. Every method raises `StateAway`.
 
@@ -61,7 +74,7 @@ class Outlook:
         found: dict[str, Place] = {}
         for queue, waiting in lines.items():
             ahead = await self._ranks(queue, waiting)
-            instants = await self._starts(queue, set(ahead.values()))
+            instants, _ = await self._starts(queue, set(ahead.values()))
             found |= {f: Place(queue, before, instants.get(before)) for f, before in ahead.items()}
         return found
 
@@ -90,12 +103,20 @@ class Outlook:
     def _order(self, queue: str) -> str:
         return f"{self._prefix}line:{queue}|*"
 
-    async def _starts(self, queue: str, ahead: Collection[int]) -> dict[int, float]:
-        """When a class's call with so many of its own before it starts."""
+    async def newcomers(self, queue: str, count: int) -> Newcomers:
+        """What awaits so many that came now, behind all who wait there."""
+        with asking():
+            waiting = int(await self._redis.zcard(self._order(queue)))
+        instants, takes_s = await self._starts(queue, range(waiting, waiting + count))
+        starts = tuple(instants[n] for n in range(waiting, waiting + count) if n in instants)
+        return Newcomers(starts, takes_s)
+
+    async def _starts(self, queue: str, ahead: Collection[int]) -> tuple[dict[int, float], float | None]:
+        """When a class's call with so many of its own before it starts, and how long calls last there."""
         _, name, lane, word = queue.split(".")
         provider, own = self._fleet.providers.get(name), Priority(word)
         if provider is None or not ahead:
-            return {}
+            return {}, None
         with asking():
             others = {
                 p: int(await self._redis.zcard(self._order(names.jobs_queue(name, lane, p))))
@@ -109,11 +130,13 @@ class Outlook:
             return own_ones + sum(min(n, math.floor(turns * shares[p])) for p, n in others.items())
 
         counts = {count: before(count) for count in ahead}
-        instants = await self._grants(provider, lane, own, max(counts.values()) + 1)
-        return {count: instants[n] for count, n in counts.items() if n < len(instants)}
+        instants, takes_s = await self._grants(provider, lane, own, max(counts.values()) + 1)
+        return {count: instants[n] for count, n in counts.items() if n < len(instants)}, takes_s
 
-    async def _grants(self, provider: Provider, lane: str, priority: Priority, count: int) -> list[float]:
-        """The instants of the next so many permits, as far as they are known."""
+    async def _grants(
+        self, provider: Provider, lane: str, priority: Priority, count: int
+    ) -> tuple[list[float], float | None]:
+        """The instants of the next so many permits, as far as they are known; how long a call lasts."""
         permits = Permits(self._fleet, provider, self._prefix, "")
         now = await self._flights.now()
         shared, accounts = permits.limits_of_lane(lane, priority)
@@ -122,8 +145,10 @@ class Outlook:
             [Closed(opens_at[account]), *await self._meters(limits, now)]
             for account, limits in accounts.items()
         ]
-        all_of_them = [Closed(opens_at[""]), *await self._meters(shared, now)]
-        return list(islice(grants(now, all_of_them, meters), count))
+        common = await self._meters(shared, now)
+        takes_s = max((m.takes_s for m in common if isinstance(m, Lease)), default=math.inf)
+        instants = list(islice(grants(now, [Closed(opens_at[""]), *common], meters), count))
+        return instants, takes_s if math.isfinite(takes_s) else None
 
     async def _opens_at(self, permits: Permits, accounts: Iterable[str]) -> Mapping[str, float]:
         """Until when the provider ('') and each account are closed."""

@@ -140,8 +140,8 @@ class Lease:
 
     def __init__(self, allowed: int, takes_s: float | None, held: int = 0, now: float = 0) -> None:
         self._allowed = allowed
-        self._takes_s = math.inf if takes_s is None else takes_s
-        self._ends = [now + self._takes_s * (n + 1) / (held + 1) for n in range(held)]
+        self.takes_s = math.inf if takes_s is None else takes_s
+        self._ends = [now + self.takes_s * (n + 1) / (held + 1) for n in range(held)]
         heapq.heapify(self._ends)
 
     def next_at(self, at: float) -> float:
@@ -151,7 +151,7 @@ class Lease:
         return at if free > 0 else max(at, heapq.nsmallest(1 - free, self._ends)[-1])
 
     def take(self, at: float) -> None:
-        heapq.heappush(self._ends, at + self._takes_s)
+        heapq.heappush(self._ends, at + self.takes_s)
 
 
 class Closed:

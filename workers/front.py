@@ -30,6 +30,7 @@ from topology.messages import (
 from topology.names import Priority
 from topology.turns import WeightedTurns
 from workers.cancelling import Cancelling, Withdrawal
+from workers.forecasts import Forecasts
 from workers.keeping import kept
 from workers.moving import AGAIN_S, Moving
 from workers.obstacles import Lookout
@@ -79,6 +80,7 @@ class Front:
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
+        self._forecasts = Forecasts(worker)
         self._follow_configuration()
         self._moving = Moving(worker)
         self._cancelling = Cancelling(worker)
@@ -98,12 +100,13 @@ class Front:
     def _follow_configuration(self) -> None:
         """What is built from the configuration; anew after a reload."""
         self._fleet = self._worker.fleet
-        self._reader = Reader(self._worker)
+        self._reader = Reader(self._worker, self._forecasts)
         shares = self._fleet.priorities
         self._turns = WeightedTurns({p: float(getattr(shares, p.value)) for p in Priority})
 
     async def start(self) -> None:
         """Consumes from now on."""
+        self._forecasts.start()
         for priority, buffer in self._buffers.items():
             subscription = Subscription(names.requests_queue(priority), PREFETCH, partial(self._take, buffer))
             self._subscriptions.append(subscription)
@@ -122,6 +125,7 @@ class Front:
     async def drain(self) -> None:
         """Stops consuming, hands back what was not begun, and finishes what was."""
         self._lookout.close()
+        self._forecasts.close()
         for subscription in self._subscriptions:
             await self._worker.subscriber.drop(subscription)
         for buffer in self._buffers.values():
@@ -240,7 +244,7 @@ class Front:
             fingerprint=read.admission.fingerprint,
             request=read.request,
             waiter=read.waiter,
-            route=self._reader.live_first(read.route, read.waiter.priority),
+            route=read.route,
         )
 
     def _refuse(self, unfit: Unfit) -> _Plan:

@@ -15,13 +15,17 @@ from topology.names import Priority
 from topology.route import static_route
 from topology.wire import MAX_BODY_BYTES
 from workers.cancelling import Withdrawal, withdrawal_of
+from workers.forecasts import Forecasts
 from workers.obstacles import Obstacle, closed_line
 from workers.replies import jobs_queue_of
 from workers.worker import Worker
 
 _ROUTES_KEPT: Final = 1000
 _WORTH_MOVING_S: Final = 10.0
-"""A request goes to a candidate further back in its route where it would start so much earlier there."""
+"""A request goes to a candidate further back in its route where it would start so much earlier there; ..."""
+_PART_OF_THE_TIME: Final = 0.1
+"""... or by such a part of the time that it has, if that is less."""
+_LEAST_STEP_S: Final = 0.2
 _LOOKED_UP_S: Final = 0.25
 _UNSURE: Final = frozenset({"circuit", "paused", "turn"})
 """What may open at any time, whatever instant is told."""
@@ -31,7 +35,7 @@ _UNREADABLE: Final = "\ufffd"
 
 @dataclass(frozen=True)
 class Readable:
-    """A request that can be admitted. `route` is the static one; who lives is looked at when it leads.
+    """A request that can be admitted. `route` is the static one, in the order in which it is tried now.
 
     `lacks` is how it ends if it needs a call: all of its route are known to lack something that it uses.
     """
@@ -55,17 +59,24 @@ class Unfit:
 
 @dataclass(frozen=True)
 class _Standing:
-    """How a candidate's line stands: the lower its rank, the sooner a request is answered there."""
+    """How a candidate's line stands: whether its provider is paused, dead, failing; when the line opens."""
 
-    rank: tuple[bool, bool, bool, int]
+    rank: tuple[bool, bool, bool]
+    opens_in_s: float
     closed: Obstacle | None
 
 
 class Reader:
-    """Reads what agents publish, and what comes back from a retry tier."""
+    """Reads what agents publish, and what comes back from a retry tier.
 
-    def __init__(self, worker: Worker) -> None:
+    Args:
+        worker: Whose fleet, roster and clock it goes by.
+        forecasts: When a newcomer would start in each line; None: nobody knows.
+    """
+
+    def __init__(self, worker: Worker, forecasts: Forecasts | None = None) -> None:
         self._worker = worker
+        self._forecasts = forecasts
         self._fleet = worker.fleet
         self._routes: dict[object, tuple[Candidate, ...]] = {}
         self._standings: dict[tuple[Candidate, Priority], _Standing] = {}
@@ -91,6 +102,7 @@ class Reader:
                 request = Request.from_bytes(delivery.body)
                 waiter = self._waiter(delivery, request, waiter)
             route, lacks = self._worker.learning.around(request, self._route(request))
+            route = self._soonest_first(route, waiter)
             admission = self._admission(request, waiter, route)
             if lacks is not None:  # a stored answer may do, or a call that runs; no new one starts
                 admission = replace(admission, earliest=(FOR_GOOD, "lesson"))
@@ -162,14 +174,13 @@ class Reader:
 
     def _admission(self, request: Request, waiter: Waiter, route: tuple[Candidate, ...]) -> Admission:
         max_age_s, keep_s = self._fleet.cache.freshness(request)
-        best = self.live_first(route, waiter.priority)[0]
         return Admission(
             fingerprint(request),
             waiter,
             max_age_s,
             keep_s,
             self._limits(waiter.agent),
-            jobs_queue_of(self._fleet, best, waiter.priority),
+            jobs_queue_of(self._fleet, route[0], waiter.priority),
             self._earliest(route, waiter.priority),
             self._budgets(waiter.agent, route),
         )
@@ -218,15 +229,39 @@ class Reader:
             route = self._routes[key] = static_route(self._fleet, request)
         return route
 
-    def live_first(self, route: tuple[Candidate, ...], priority: Priority) -> tuple[Candidate, ...]:
+    def _soonest_first(self, route: tuple[Candidate, ...], waiter: Waiter) -> tuple[Candidate, ...]:
         """Pools with a heartbeat before those without, or whose calls fail; paused providers last.
 
-        Among the others, those before which no limit closes for 10 s more. A job for a dead or a paused one
-        waits in its queue.
+        Among the others those that are expected to answer in time, and of these those that start it sooner:
+        10 s sooner, or a tenth of the time that it has, where that is less. What is alike stays in the
+        route's order. A job for a dead or a paused one waits in its queue.
         """
         if len(route) == 1:
             return route
-        return tuple(sorted(route, key=lambda candidate: self._standing(candidate, priority).rank))
+        left_s = max(0.0, waiter.deadline - self._worker.clock.now())
+        step_s = max(_LEAST_STEP_S, min(_WORTH_MOVING_S, _PART_OF_THE_TIME * left_s))
+
+        def rank(candidate: Candidate) -> tuple[tuple[bool, bool, bool], bool, int]:
+            standing = self._standing(candidate, waiter.priority)
+            wait_s = max(standing.opens_in_s, self._wait_s(candidate, waiter.priority))
+            is_late = wait_s + self._takes_s(candidate, waiter.priority) > left_s
+            return standing.rank, is_late, int(wait_s // step_s)
+
+        chosen = tuple(sorted(route, key=rank))
+        if self._forecasts is not None:
+            self._forecasts.take(jobs_queue_of(self._fleet, chosen[0], waiter.priority))
+        return chosen
+
+    def _wait_s(self, candidate: Candidate, priority: Priority) -> float:
+        if self._forecasts is None:
+            return 0.0
+        queue = jobs_queue_of(self._fleet, candidate, priority)
+        return self._forecasts.wait_s(queue, self._worker.clock.now())
+
+    def _takes_s(self, candidate: Candidate, priority: Priority) -> float:
+        if self._forecasts is None:
+            return 0.0
+        return self._forecasts.takes_s(jobs_queue_of(self._fleet, candidate, priority))
 
     def _standing(self, candidate: Candidate, priority: Priority) -> _Standing:
         """As the heartbeats tell it, looked up a few times a second, and when an operator says a word."""
@@ -237,10 +272,10 @@ class Reader:
         key = (candidate, priority)
         if key not in self._standings:
             closed, name = closed_line(self._worker, candidate, priority), candidate.provider
-            wait_s = closed.until - now if closed and closed.until else 0.0
+            opens_in_s = closed.until - now if closed and closed.until else 0.0
             is_dead = roster.knows_anyone() and not roster.pools(name)
-            rank = (name in paused, is_dead, roster.is_broken(name), int(wait_s // _WORTH_MOVING_S))
-            self._standings[key] = _Standing(rank, closed)
+            rank = (name in paused, is_dead, roster.is_broken(name))
+            self._standings[key] = _Standing(rank, opens_in_s, closed)
         return self._standings[key]
 
 
