@@ -142,13 +142,13 @@ class Outlook:
         shared, accounts = permits.limits_of_lane(lane, priority)
         opens_at = await self._opens_at(permits, accounts)
         meters = [
-            [Closed(opens_at[account]), *await self._meters(limits, now)]
+            [Closed(opens_at[account]), *_meters(limits, await self._flights.meters(limits), now)]
             for account, limits in accounts.items()
         ]
-        common = await self._meters(shared, now)
-        takes_s = max((m.takes_s for m in common if isinstance(m, Lease)), default=math.inf)
-        instants = list(islice(grants(now, [Closed(opens_at[""]), *common], meters), count))
-        return instants, takes_s if math.isfinite(takes_s) else None
+        standings = await self._flights.meters(shared)
+        takes_s = [how.get("mean") for limit, how in zip(shared, standings, strict=True) if "adapts" in limit]
+        common = [Closed(opens_at[""]), *_meters(shared, standings, now)]
+        return list(islice(grants(now, common, meters), count)), takes_s[0]
 
     async def _opens_at(self, permits: Permits, accounts: Iterable[str]) -> Mapping[str, float]:
         """Until when the provider ('') and each account are closed."""
@@ -157,10 +157,12 @@ class Outlook:
             untils = await self._redis.mget(list(owners.values()))
         return {name: float(until or 0) for name, until in zip(owners, untils, strict=True)}
 
-    async def _meters(self, limits: Sequence[Mapping[str, Any]], now: float) -> list[Meter]:
-        standings = await self._flights.meters(limits)
-        meters = (_meter(limit, how, now) for limit, how in zip(limits, standings, strict=True))
-        return [meter for meter in meters if meter is not None]
+
+def _meters(
+    limits: Sequence[Mapping[str, Any]], standings: Sequence[Mapping[str, Any]], now: float
+) -> list[Meter]:
+    meters = (_meter(limit, how, now) for limit, how in zip(limits, standings, strict=True))
+    return [meter for meter in meters if meter is not None]
 
 
 def _meter(limit: Mapping[str, Any], standing: Mapping[str, Any], now: float) -> Meter | None:

@@ -11,6 +11,7 @@ from topology.limits import Limit
 from topology.loading import load_fleet
 from topology.sections import (
     AlertsSection,
+    BudgetsSection,
     CacheSection,
     FleetSection,
     LearningSection,
@@ -117,6 +118,7 @@ def keys_of_the_configuration() -> set[str]:
             FleetSection,
             CacheSection,
             LearningSection,
+            BudgetsSection,
             PrioritiesSection,
             RecorderSection,
             AlertsSection,

@@ -9,7 +9,7 @@ import logging
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 from broker.answers import (
     Busy,
@@ -46,6 +46,10 @@ from workers.underway import Running
 from workers.worker import Worker
 
 log = logging.getLogger("optimizer.execution")
+
+_MAY_OPEN_SOON: Final = frozenset({"turn", "circuit", "paused"})
+_WORTH_LOOKING_S: Final = 1.0
+"""Where it waits for less, no other candidate is asked."""
 
 
 @dataclass(frozen=True)
@@ -141,11 +145,17 @@ class Execution:
     async def _later(self, delivery: Delivery, job: Job, later: Later) -> Executed:
         if later.limit == "circuit" and (moved := await self._moving.around(job)) is not None:
             return await self._moving.send_on(delivery, moved)
+        wait_s = later.until - self._worker.clock.now()
+        if len(job.route) > 1 and later.limit not in _MAY_OPEN_SOON and wait_s > _WORTH_LOOKING_S:
+            sooner = await self._moving.sooner(job, later.until)
+            if sooner is not None:
+                message = await self._moving.handed_on(job, sooner, later.limit)
+                return await self._moving.send_on(delivery, message)
         why = in_words(later.limit, self._provider.name)
         for waiter in later.waiters:
             if waiter.key != job.waiter.key:  # who is told with its place in the line
                 self._worker.notices.tell(waiter, why, later.until)
-        return LaterPlease(max(0.0, later.until - self._worker.clock.now()), later.limit)
+        return LaterPlease(max(0.0, wait_s), later.limit)
 
     async def _over_budget(self, delivery: Delivery, job: Job, until: float, limit: str) -> Executed:
         """It costs more than its agent has left: apart from the line, until then."""

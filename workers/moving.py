@@ -22,6 +22,9 @@ log = logging.getLogger("optimizer.moving")
 
 AGAIN_S: Final = 0.5
 """The pause before something that failed for want of a broker is tried again."""
+_WORTH_MOVING_S: Final = 10.0
+_PART_OF_THE_TIME: Final = 0.1
+_LEAST_WORTH_S: Final = 0.2
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,11 @@ class LaterPlease:
 
 
 Executed = GoOn | LaterPlease
+
+
+def worth_moving_s(left_s: float) -> float:
+    """So many seconds sooner must a request start elsewhere, to go there: 10, or a tenth of its time."""
+    return max(_LEAST_WORTH_S, min(_WORTH_MOVING_S, _PART_OF_THE_TIME * left_s))
 
 
 class Moving:
@@ -91,6 +99,24 @@ class Moving:
             if self._is_open(moved.candidate) and opens_at < job.waiter.deadline:
                 return moved
         return None
+
+    async def sooner(self, job: Job, until: float) -> Job | None:
+        """The job for the candidate that starts it soonest, where that is worth it; here it waits until then.
+
+        Candidates of which nothing is known are left alone.
+        """
+        now, outlook = self._worker.clock.now(), self._worker.outlook(self._worker.fleet)
+        starts: list[tuple[float, Job]] = []
+        try:
+            for other in self._others(job):
+                queue = job_message(self._worker.fleet, other).routing_key
+                if self._worker.roster.pools(other.candidate.provider):
+                    newcomers = await outlook.newcomers(queue, 1)
+                    starts += [(at, other) for at in newcomers.starts]
+        except StateAway:
+            return None
+        at, other = min(starts, key=lambda one: one[0], default=(until, job))
+        return other if until - at > worth_moving_s(job.waiter.deadline - now) else None
 
     async def around(self, job: Job) -> Outgoing | None:
         """The message that carries the job past a provider whose calls fail, to one that is not closed."""

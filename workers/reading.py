@@ -16,16 +16,12 @@ from topology.route import static_route
 from topology.wire import MAX_BODY_BYTES
 from workers.cancelling import Withdrawal, withdrawal_of
 from workers.forecasts import Forecasts
+from workers.moving import worth_moving_s
 from workers.obstacles import Obstacle, closed_line
 from workers.replies import jobs_queue_of
 from workers.worker import Worker
 
 _ROUTES_KEPT: Final = 1000
-_WORTH_MOVING_S: Final = 10.0
-"""A request goes to a candidate further back in its route where it would start so much earlier there; ..."""
-_PART_OF_THE_TIME: Final = 0.1
-"""... or by such a part of the time that it has, if that is less."""
-_LEAST_STEP_S: Final = 0.2
 _LOOKED_UP_S: Final = 0.25
 _UNSURE: Final = frozenset({"circuit", "paused", "turn"})
 """What may open at any time, whatever instant is told."""
@@ -239,7 +235,7 @@ class Reader:
         if len(route) == 1:
             return route
         left_s = max(0.0, waiter.deadline - self._worker.clock.now())
-        step_s = max(_LEAST_STEP_S, min(_WORTH_MOVING_S, _PART_OF_THE_TIME * left_s))
+        step_s = worth_moving_s(left_s)
 
         def rank(candidate: Candidate) -> tuple[tuple[bool, bool, bool], bool, int]:
             standing = self._standing(candidate, waiter.priority)

@@ -177,7 +177,14 @@ def error_outcome(
 
 
 def passes_too_late(limit: str, until: float, now: float) -> Outcome:
-    """The error of whom a limit lets pass only after his deadline."""
+    """The error of whom a limit lets pass only after his deadline; `time`: a call would end only then."""
+    if limit == "time":
+        return error_outcome(
+            ErrorType.DEADLINE_EXCEEDED,
+            f"deadline: a call lasts {until - now:.1f} s on average, which is more than is left, and others "
+            "wait for its permit; submit the request again, with more time",
+            retryable=True,
+        )
     return error_outcome(
         ErrorType.BUDGET_EXHAUSTED if is_budget(limit) else ErrorType.RATE_LIMITED,
         f"the {limit} lets this request pass in {until - now:.0f} s, at "

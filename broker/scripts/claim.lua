@@ -16,7 +16,8 @@
 --   busy, instant                         somebody else runs it, his lease ends then
 --   spent, spends, started, doubts        max_spends is used up; the claim is for committing that
 --   late, instant, limit, started, doubts permits are refused until then, and nobody waits for so long; the claim is for
---                                         committing that
+--                                         committing that. `time` in place of a limit: calls last until then on
+--                                         average, and others wait for the permit
 --   idle, spends, seconds                 it may be run, by one that calls; written down as parked for so long
 --   over, instant, limit                  its agent's own budget is spent until then: it holds up nobody else
 --   later, instant, limit, waiter...      permits are refused until then; these want to know. `turn` in place of a
@@ -102,6 +103,13 @@ if a.parks then
   return {'idle', tostring(f.spends or 0), tostring(park_s)}
 end
 
+local function late(instant, name)
+  lay_down('state', 'running', 'token', a.token, 'worker', a.worker, 'lease_until', text(now + a.lease_s),
+    'started', text(now))
+  leave_line(f.line, false)
+  return {'late', text(instant), name, text(now), doubts}
+end
+
 -- Nothing starts at a paused provider, whatever a worker has heard: it asks again soon, since nobody knows
 -- when an operator resumes.
 if a.paused[1] and redis.call('HEXISTS', a.paused[1], a.paused[2]) == 1 then
@@ -115,10 +123,7 @@ local own_refusal = refusal_of(a.own_budgets, now)
 refusal = later_of(later_of(refusal_of(a.budgets, now, refusal), accounts_refusal), own_refusal)
 local is_late = refusal and refusal.at >= latest and refusal.at > now + SURE_S and refusal.at < FOR_GOOD
 if is_late and not UNSURE[refusal.name] then
-  lay_down('state', 'running', 'token', a.token, 'worker', a.worker, 'lease_until', text(now + a.lease_s),
-    'started', text(now))
-  leave_line(f.line, false)
-  return {'late', text(refusal.at), refusal.name, text(now), doubts}
+  return late(refusal.at, refusal.name)
 elseif refusal and refusal == own_refusal then
   leave_line(f.line, false)
   return {'over', text(refusal.at), refusal.name}
@@ -127,6 +132,12 @@ elseif refusal then
     leave_mark(refusal, a, now)
   end
   return append_waiters_who('tell_waits', {'later', text(refusal.at), refusal.name})
+end
+
+-- Where others wait for this permit, it is for one that can be expected to be answered in time.
+local ends_at = a.more and now + seconds_of_a_call(a.limits)
+if ends_at and ends_at > latest then
+  return late(ends_at, 'time')
 end
 
 for _, key in ipairs(chosen.probes) do

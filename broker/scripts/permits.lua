@@ -120,6 +120,16 @@ local function learn(key, value)
   redis.call('EXPIRE', key .. '|mean', MEANS_S)
 end
 
+-- How many seconds a call of this provider lasts on average; 0: nobody knows.
+local function seconds_of_a_call(limits)
+  for _, limit in ipairs(limits) do
+    if limit.adapts then -- the provider's own lease
+      return tonumber(redis.call('HGET', limit.key .. '|mean', 'mean') or '0')
+    end
+  end
+  return 0
+end
+
 local function settle_account(note, how)
   if how.ok then
     average(note, 'seconds', clock() - note.at)

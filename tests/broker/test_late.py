@@ -96,3 +96,29 @@ async def test_what_an_operator_has_closed_for_good_is_waited_for(desk: Desk) ->
     await close(desk, "closed-main", for_s=32_503_680_000.0 - desk.start)
 
     assert isinstance(await desk.flights.claim("a", desk.waiter("a"), desk.terms()), Later)
+
+
+async def known_to_last(desk: Desk, seconds: float) -> Mapping[str, Any]:
+    """The provider's lease, after a call of so many seconds."""
+    held = {**lease(desk, 9), "adapts": desk.key("adapted")}
+    await desk.redis.hset(f"{held['key']}|mean", mapping={"n": 1, "mean": seconds})
+    return held
+
+
+async def test_a_permit_that_others_wait_for_is_for_a_call_that_can_end_in_time(desk: Desk) -> None:
+    held = await known_to_last(desk, 90.0)
+    hasty, patient = desk.waiter("hasty", left_s=60.0), desk.waiter("patient", left_s=600.0)
+
+    late = await desk.flights.claim("a", hasty, desk.terms(limits=(held,), more=True))
+
+    assert isinstance(late, Late)
+    assert late.limit == "time"
+    assert isinstance(await desk.flights.claim("b", patient, desk.terms(limits=(held,), more=True)), Run)
+
+
+async def test_who_is_alone_may_be_lucky(desk: Desk) -> None:
+    held = await known_to_last(desk, 90.0)
+
+    run = await desk.flights.claim("a", desk.waiter("hasty", left_s=60.0), desk.terms(limits=(held,)))
+
+    assert isinstance(run, Run)
