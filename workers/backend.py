@@ -17,6 +17,7 @@ from workers.execution import Execution
 from workers.line import Attempt, Line
 from workers.moving import GoOn, LaterPlease
 from workers.notices import TELL_EVERY_S, in_words
+from workers.rebalancing import Rebalancing
 from workers.worker import Worker
 
 log = logging.getLogger("optimizer.backend")
@@ -45,6 +46,7 @@ class Pool:
             for lane in provider.lanes
             for priority in Priority
         ]
+        self._rebalancing = Rebalancing(worker, self._lines)
         shares = worker.fleet.priorities
         self._turns = WeightedTurns({p: float(getattr(shares, p.value)) for p in Priority})
         self._next_line = 0
@@ -67,6 +69,7 @@ class Pool:
         """Starts jobs as slots and lines allow, and tells who asks why they wait, until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._each_second(), name=f"notices {self._provider.name}")
+            group.create_task(self._rebalancing.run(), name=f"rebalance {self._provider.name}")
             await self._start_jobs()
 
     async def _start_jobs(self) -> None:

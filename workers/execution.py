@@ -149,7 +149,7 @@ class Execution:
         if len(job.route) > 1 and later.limit not in _MAY_OPEN_SOON and wait_s > _WORTH_LOOKING_S:
             sooner = await self._moving.sooner(job, later.until)
             if sooner is not None:
-                message = await self._moving.handed_on(job, sooner, later.limit)
+                message = await self._moving.handed_on(job, sooner, "sooner")
                 return await self._moving.send_on(delivery, message)
         why = in_words(later.limit, self._provider.name)
         for waiter in later.waiters:

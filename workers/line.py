@@ -161,6 +161,17 @@ class Line:
         """Those in hand who want to know why they wait."""
         return [one.asker for one in self._held if one.asker is not None]
 
+    def last(self, count: int) -> list[Held]:
+        """Those in hand whose turn is the furthest off, the last first."""
+        return self._held[: -count - 1 : -1]
+
+    def let_go(self, held: Held) -> bool:
+        """Whether it was in hand until now; who asks has it from now on."""
+        if held not in self._held:
+            return False
+        self._held.remove(held)
+        return True
+
     def take(self) -> "Attempt":
         """The delivery whose turn it is; `put_back` follows where it cannot be started."""
         self._asking += 1

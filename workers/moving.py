@@ -105,18 +105,25 @@ class Moving:
 
         Candidates of which nothing is known are left alone.
         """
-        now, outlook = self._worker.clock.now(), self._worker.outlook(self._worker.fleet)
-        starts: list[tuple[float, Job]] = []
+        outlook, starts = self._worker.outlook(self._worker.fleet), [(until, job)]
         try:
-            for other in self._others(job):
-                queue = job_message(self._worker.fleet, other).routing_key
-                if self._worker.roster.pools(other.candidate.provider):
-                    newcomers = await outlook.newcomers(queue, 1)
-                    starts += [(at, other) for at in newcomers.starts]
+            for other in self.living(job):
+                newcomers = await outlook.newcomers(job_message(self._worker.fleet, other).routing_key, 1)
+                starts += [(at, other) for at in newcomers.starts]
         except StateAway:
             return None
-        at, other = min(starts, key=lambda one: one[0], default=(until, job))
-        return other if until - at > worth_moving_s(job.waiter.deadline - now) else None
+        at, best = min(starts, key=lambda one: one[0])
+        is_worth_it = until - at > worth_moving_s(job.waiter.deadline - self._worker.clock.now())
+        return best if is_worth_it else None
+
+    def living(self, job: Job) -> list[Job]:
+        """The job for each other candidate that somebody serves, and whose calls do not fail."""
+        roster = self._worker.roster
+        return [
+            other
+            for other in self._others(job)
+            if roster.pools(other.candidate.provider) and not roster.is_broken(other.candidate.provider)
+        ]
 
     async def around(self, job: Job) -> Outgoing | None:
         """The message that carries the job past a provider whose calls fail, to one that is not closed."""

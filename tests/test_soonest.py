@@ -1,0 +1,46 @@
+"""A request goes to the candidate that starts it sooner, where that is worth it; what waits moves there."""
+
+import asyncio
+
+from sandbox.simulator import SimulatorProcess
+from tests.support.fleets import provider
+from tests.support.house import House
+from tests.support.waiting import until
+
+_TWO_A_MINUTE = "limits = [{ requests = 2, window_s = 60 }]\nconcurrency"
+
+
+async def test_what_would_wait_a_minute_moves_to_a_provider_that_starts_it_now(
+    house: House, simulator: SimulatorProcess
+) -> None:
+    with SimulatorProcess() as spare:
+        first = provider("first", simulator, price=0.1).replace("concurrency", _TWO_A_MINUTE, 1)
+        fleet = house.fleet(first + provider("spare", spare, price=0.9))
+        async with (
+            house.workers(fleet, ["front"], ["backend:all"]),
+            house.agent() as agent,
+            house.events("optimizer.failover") as moved,
+        ):
+            replies = await asyncio.gather(
+                *(agent.chat(f"Prompt {n}", model="sim-small", timeout=600) for n in range(8))
+            )
+            await until(lambda: bool(moved))
+
+        assert {reply.provider for reply in replies} == {"first", "spare"}
+        assert (len(simulator.ledger()), len(spare.ledger())) == (2, 6)
+        assert {event.model_dump()["why"] for event in moved} == {"sooner"}
+
+
+async def test_a_short_wait_is_no_reason_to_pay_more(house: House, simulator: SimulatorProcess) -> None:
+    with SimulatorProcess() as spare:
+        first = provider("first", simulator, price=0.1).replace(
+            "concurrency", "limits = [{ requests = 2, window_s = 2 }]\nconcurrency", 1
+        )
+        fleet = house.fleet(first + provider("spare", spare, price=0.9))
+        async with house.workers(fleet, ["front"], ["backend:all"]), house.agent() as agent:
+            replies = await asyncio.gather(
+                *(agent.chat(f"Prompt {n}", model="sim-small", timeout=600) for n in range(4))
+            )
+
+    assert {reply.provider for reply in replies} == {"first"}
+    assert len(simulator.ledger()) == 4
