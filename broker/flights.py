@@ -256,12 +256,11 @@ class Flights:
         calls = [("", {"limits": list(limits)}) for limits in groups]
         return [uses(answer) for answer in await self._scripts.run_all("left", calls)]
 
-    async def meters(self, limits: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    async def meters(self, *groups: Sequence[Mapping[str, Any]]) -> list[list[dict[str, Any]]]:
         """How each limit stands, for working out when it grants what, as `meters.lua` tells it."""
-        if not limits:
-            return []
-        answers = await self._scripts.run("meters", "", limits=list(limits))
-        return [msgpack.unpackb(packed) for packed in answers]
+        calls = [("", {"limits": list(limits)}) for limits in groups]
+        answers = await self._scripts.run_all("meters", calls)
+        return [[msgpack.unpackb(packed) for packed in answer] for answer in answers]
 
     async def enter(self, fingerprint: str, queue: str, waiter: Waiter) -> Spot:
         """A flight's job goes to this common queue: it waits in that line from now on, and in no other."""

@@ -141,11 +141,11 @@ class Outlook:
         now = await self._flights.now()
         shared, accounts = permits.limits_of_lane(lane, priority)
         opens_at = await self._opens_at(permits, accounts)
+        standings, *of_accounts = await self._flights.meters(shared, *accounts.values())
         meters = [
-            [Closed(opens_at[account]), *_meters(limits, await self._flights.meters(limits), now)]
-            for account, limits in accounts.items()
+            [Closed(opens_at[account]), *_meters(limits, how, now)]
+            for (account, limits), how in zip(accounts.items(), of_accounts, strict=True)
         ]
-        standings = await self._flights.meters(shared)
         takes_s = [how.get("mean") for limit, how in zip(shared, standings, strict=True) if "adapts" in limit]
         common = [Closed(opens_at[""]), *_meters(shared, standings, now)]
         return list(islice(grants(now, common, meters), count)), takes_s[0]
