@@ -1,6 +1,7 @@
 """Callers who ask are told why they wait, and nobody else hears of it."""
 
 import asyncio
+import json
 from collections.abc import Callable
 
 import aio_pika
@@ -87,10 +88,20 @@ async def test_a_provider_that_an_operator_has_paused_is_named(
         assert (await command(house, "pause", "simulated")).exit_code == 0
         asked = ask(agent, "r1", told.append)
         await until(lambda: bool(told))
+        config = str(house.folder / "fleet.toml")
+        words = await command(house, "status", "r1", "--config", config)
+        facts = await command(house, "status", "r1", "--config", config, "--json")
+        nobody = await command(house, "status", "r2", "--config", config)
         assert (await command(house, "resume", "simulated")).exit_code == 0
         await asked
 
     assert told[0].waits_for == "simulated, which is paused"
+    assert "r1 of tester: it waits for simulated, class normal" in words.stdout
+    assert "optimizer resume simulated" in words.stdout
+    [standing] = json.loads(facts.stdout)
+    assert (standing["state"], standing["position"], standing["paused"]) == ("queued", 0, True)
+    assert nobody.exit_code == 1
+    assert "no request waits under the id 'r2'" in nobody.stderr
 
 
 async def test_a_limit_that_closes_a_lane_for_long_is_named_to_those_who_come_later(
