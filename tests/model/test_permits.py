@@ -40,7 +40,8 @@ def claim(number: int, limit: Limit, cost: float, now: float) -> float | None:
         "key": f"a/{number}", "waiter": pack({"deadline": now + 1e6}), "deadline": now + 1e6, "worker": "w",
         "token": f"t{number}", "lease_s": 15.0, "max_spends": 2, "call": pack({}), "closed": [],
         "permit_key": f"permit:{number}", "paused": [], "accounts": [account], "used_key": "used",
-        "rotation": "least_used", "notes_key": "", "rank": 0, "shares": [1.0], "seat": "w",
+        "rotation": "least_used", "notes_key": "", "rank": 0, "shares": [1.0], "seat": "w", "budgets": [],
+        "own_budgets": [],
         "limits": [as_claimed(limit, cost)],
     }  # fmt: skip
     _SCRIPTS.now = now
