@@ -117,7 +117,8 @@ async def test_what_is_parked_says_until_when(desk: Desk, fleet: Fleet) -> None:
 
     found = await one(desk, fleet, "r1")
 
-    assert (found.state, found.until) == ("parked", pytest.approx(desk.start + 300))
+    assert found.state == "parked"
+    assert found.until == pytest.approx(desk.start + 300)
 
 
 async def test_a_rate_at_the_entrance_is_named(desk: Desk, fleet: Fleet) -> None:
@@ -128,7 +129,8 @@ async def test_a_rate_at_the_entrance_is_named(desk: Desk, fleet: Fleet) -> None
 
     found = await one(desk, fleet, "r2")
 
-    assert (found.state, found.until) == ("limited", pytest.approx(desk.start + 60, abs=5))
+    assert found.state == "limited"
+    assert found.until == pytest.approx(desk.start + 60, abs=5)
 
 
 async def test_nobody_who_never_asked_is_found(desk: Desk, fleet: Fleet) -> None:
