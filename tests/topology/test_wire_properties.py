@@ -127,7 +127,8 @@ def test_a_good_message_with_anything_in_place_of_a_field_is_read_or_refused(
     message = read(kind, packed({**GOOD[kind], field: data.draw(anything)}))
 
     if message is not None:
-        assert kind.from_bytes(message.to_bytes()) == message
+        again = kind.from_bytes(message.to_bytes())
+        assert again.to_bytes() == message.to_bytes()  # in an event's own fields there may be a NaN
 
 
 @pytest.mark.parametrize("kind", KINDS)
