@@ -10,7 +10,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, Final
 
 from redis.asyncio import Redis
 
@@ -21,6 +21,9 @@ from topology import names
 from topology.fleet import Fleet, Provider
 from topology.names import Priority
 from topology.schedule import Bucket, Closed, Fixed, Lease, Meter, Sliding, grants
+
+_SEEN_AFTER_S: Final = 0.5
+"""What a call that has ended gives back is looked at each second."""
 
 
 @dataclass(frozen=True)
@@ -142,13 +145,16 @@ class Outlook:
         shared, accounts = permits.limits_of_lane(lane, priority)
         opens_at = await self._opens_at(permits, accounts)
         standings, *of_accounts = await self._flights.meters(shared, *accounts.values())
+        [takes_s] = [
+            how.get("mean") for limit, how in zip(shared, standings, strict=True) if "adapts" in limit
+        ]
+        lasts_s = (takes_s or 0.0) + _SEEN_AFTER_S
         meters = [
-            [Closed(opens_at[account]), *_meters(limits, how, now)]
+            [Closed(opens_at[account]), *_meters(limits, how, now, lasts_s)]
             for (account, limits), how in zip(accounts.items(), of_accounts, strict=True)
         ]
-        takes_s = [how.get("mean") for limit, how in zip(shared, standings, strict=True) if "adapts" in limit]
-        common = [Closed(opens_at[""]), *_meters(shared, standings, now)]
-        return list(islice(grants(now, common, meters), count)), takes_s[0]
+        common = [Closed(opens_at[""]), *_meters(shared, standings, now, lasts_s)]
+        return list(islice(grants(now, common, meters), count)), takes_s
 
     async def _opens_at(self, permits: Permits, accounts: Iterable[str]) -> Mapping[str, float]:
         """Until when the provider ('') and each account are closed."""
@@ -159,13 +165,13 @@ class Outlook:
 
 
 def _meters(
-    limits: Sequence[Mapping[str, Any]], standings: Sequence[Mapping[str, Any]], now: float
+    limits: Sequence[Mapping[str, Any]], standings: Sequence[Mapping[str, Any]], now: float, lasts_s: float
 ) -> list[Meter]:
-    meters = (_meter(limit, how, now) for limit, how in zip(limits, standings, strict=True))
+    meters = (_meter(limit, how, now, lasts_s) for limit, how in zip(limits, standings, strict=True))
     return [meter for meter in meters if meter is not None]
 
 
-def _meter(limit: Mapping[str, Any], standing: Mapping[str, Any], now: float) -> Meter | None:
+def _meter(limit: Mapping[str, Any], standing: Mapping[str, Any], now: float, lasts_s: float) -> Meter | None:
     """None: how much calls take of it is not known yet."""
     if limit["kind"] == "lease":
         return Lease(standing["allowed"], standing.get("mean"), standing["held"], now)
@@ -176,7 +182,8 @@ def _meter(limit: Mapping[str, Any], standing: Mapping[str, Any], now: float) ->
     match limit["kind"]:
         case "sliding":
             log = list(zip(standing["log"][::2], standing["log"][1::2], strict=True))
-            return Sliding(amount, window_s + slack_s, log, cost)
+            reserves = standing.get("reserved")
+            return Sliding(amount, window_s + slack_s, log, cost, reserves=reserves, lasts_s=lasts_s)
         case "bucket":
             return Bucket(amount, window_s, limit["burst"], standing["full_at"], cost, slack_s=slack_s)
         case _:

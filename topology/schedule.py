@@ -31,30 +31,52 @@ class Sliding:
 
     Args:
         log: Who took how much: instants and costs, the oldest first.
-        cost: Of each call to come.
+        cost: Of each call to come, in the end.
+        reserves: What each takes until it ends; None: no more than that.
+        lasts_s: For how long it takes that.
     """
 
     def __init__(
-        self, amount: float, span_s: float, log: Iterable[tuple[float, float]] = (), cost: float = 1
+        self,
+        amount: float,
+        span_s: float,
+        log: Iterable[tuple[float, float]] = (),
+        cost: float = 1,
+        *,
+        reserves: float | None = None,
+        lasts_s: float = 0,
     ) -> None:
         self._amount, self._span_s, self._cost = amount, span_s, min(cost, amount)
+        self._back = max(0.0, min(reserves or 0.0, amount) - self._cost)
+        self._lasts_s = lasts_s
         self._log = deque(log)
+        self._running: deque[float] = deque()
         self._used = sum(cost for _, cost in self._log)
 
     def next_at(self, at: float) -> float:
+        while self._running and self._running[0] <= at:
+            self._running.popleft()
+            self._used -= self._back
         while self._log and self._log[0][0] + self._span_s <= at:
             self._used -= self._log.popleft()[1]
-        excess = self._used + self._cost - self._amount
-        for since, cost in self._log:
+        excess = self._used + self._cost + self._back - self._amount
+        returns = heapq.merge(
+            ((since + self._span_s, cost) for since, cost in self._log),
+            ((ends_at, self._back) for ends_at in self._running),
+        )
+        for instant, cost in returns:
             if excess <= _LITTLE:
                 break
-            at = since + self._span_s
+            at = instant
             excess -= cost
         return at
 
     def take(self, at: float) -> None:
         self._log.append((at, self._cost))
         self._used += self._cost
+        if self._back > 0:
+            self._running.append(at + self._lasts_s)
+            self._used += self._back
 
 
 class Fixed:

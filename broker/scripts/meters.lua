@@ -7,7 +7,8 @@
 --   fixed    starts, used; kept (whether the most urgent class has used it)
 --   bucket   full_at
 --   sliding  log: [instant, cost, ...], the oldest first
---   and of all of them mean: what a call takes of it on average, seconds of a lease; nil before the first has ended
+--   and of all of them mean: what a call takes of it on average, seconds of a lease; nil before the first has ended;
+--   reserved: what it had reserved of it before it ended
 
 local a = cmsgpack.unpack(ARGV[1])
 local now = clock()
@@ -33,7 +34,8 @@ end
 local meters = {}
 for i, limit in ipairs(a.limits) do
   local meter = meter_of(limit)
-  meter.mean = tonumber(redis.call('HGET', limit.key .. '|mean', 'mean') or nil)
+  local means = redis.call('HMGET', limit.key .. '|mean', 'mean', 'reserved')
+  meter.mean, meter.reserved = tonumber(means[1] or nil), tonumber(means[2] or nil)
   meters[i] = cmsgpack.pack(meter)
 end
 return meters

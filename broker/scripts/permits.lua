@@ -108,15 +108,17 @@ local function average(note, what, value)
   redis.call('HSET', note.key, field, text(before and before + WEIGHT * (value - before) or value))
 end
 
--- What a limit is used for on average: `mean` of the last `n` calls or so. A call takes its cost of a rate, and keeps a
--- unit of concurrency for as long as it lasts.
+-- What a limit is used for on average: `mean` of the last `n` calls or so. A call takes its cost of a rate, of which it
+-- had `reserved` another amount until it ended, and keeps a unit of concurrency for as long as it lasts.
 local MEAN_OF = 20
 local MEANS_S = 172800
 
-local function learn(key, value)
+local function learn(key, value, reserved)
   local n = redis.call('HINCRBY', key .. '|mean', 'n', 1)
-  local mean = tonumber(redis.call('HGET', key .. '|mean', 'mean') or '0')
-  redis.call('HSET', key .. '|mean', 'mean', text(mean + (value - mean) / math.min(n, MEAN_OF)))
+  for what, latest in pairs({mean = value, reserved = reserved}) do
+    local mean = tonumber(redis.call('HGET', key .. '|mean', what) or '0')
+    redis.call('HSET', key .. '|mean', what, text(mean + (latest - mean) / math.min(n, MEAN_OF)))
+  end
   redis.call('EXPIRE', key .. '|mean', MEANS_S)
 end
 
@@ -180,7 +182,7 @@ local function settle_permits(permit_key, how)
         settle_note(note, spent)
       end
       if note.unit ~= 'requests' and how.bill ~= UNSPENT then
-        learn(note.key, spent or note.cost)
+        learn(note.key, spent or note.cost, note.cost)
       end
     end
   end

@@ -192,7 +192,9 @@ _RESERVES: Final = (
         "broker/scripts/lines.lua",
         "  local round = math.max(math.floor(tonumber(known[1] or '0')), tonumber(known[2] or '0'))",
         "  local round = math.floor(tonumber(known[1] or '0'))",
-        ("tests/broker/test_lines.py::test_who_has_a_lot_waiting_is_passed_by_those_who_come_later_with_less",),
+        (
+            "tests/broker/test_lines.py::test_who_has_a_lot_waiting_is_passed_by_those_who_come_later_with_less",
+        ),
     ),
     Mutant(
         "an agent's own budget is not looked at",

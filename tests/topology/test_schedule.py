@@ -25,6 +25,11 @@ def test_what_is_larger_than_the_window_takes_the_whole_of_it() -> None:
     assert first(2, [Sliding(100, 10.0, cost=500)]) == [0, 10]
 
 
+def test_what_a_call_reserves_is_back_when_it_has_ended() -> None:
+    assert first(5, [Sliding(100, 60.0, cost=20, reserves=50, lasts_s=2.0)]) == [0, 0, 2, 60, 62]
+    assert first(3, [Sliding(100, 60.0, cost=20, reserves=80, lasts_s=2.0)]) == [0, 2, 60]
+
+
 def test_a_fixed_window_opens_as_a_whole() -> None:
     assert first(5, [Fixed(2, 60.0, starts=-30.0, used=1)]) == [0, 30, 30, 90, 90]
     assert first(2, [Fixed(1, 60.0, starts=-30.0, used=1, slack_s=2.0)]) == [32, 92]
