@@ -269,6 +269,17 @@ class Flights:
         )
         return Spot(int(side), float(turn))
 
+    async def in_line(self, queue: str, sides: int) -> list[int]:
+        """How many agents wait in a queue of jobs; and in each beside it, but for those that wait there, too."""
+        places = [f"{self.prefix}line:{queue}|{side}" for side in range(sides + 1)]
+        with asking():
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                pipeline.zcard(places[0])
+                for place in places[1:]:
+                    pipeline.zdiff([place, places[0]])
+                common, *beside = await pipeline.execute()
+        return [int(common), *map(len, beside)]
+
     async def are_queued(self, waiters: Sequence[tuple[str, Waiter]]) -> list[bool]:
         """Whether each still waits for its flight's job, which no worker has started and no tier holds."""
         with asking():

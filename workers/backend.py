@@ -4,9 +4,11 @@ import asyncio
 import logging
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from itertools import count
 from typing import Any, Final
 
+from broker.flights import StateAway
 from topology.events import EventType
 from topology.fleet import Provider
 from topology.names import Priority
@@ -23,6 +25,7 @@ from workers.worker import Worker
 log = logging.getLogger("optimizer.backend")
 
 DRAIN_GRACE_S: Final = 10.0
+_COUNT_EVERY_S: Final = 0.2
 _LOOK_BESIDE_S: Final = 30
 """How often a pool looks for queues that nobody is left to tell it of."""
 _WORTH_TELLING_S: Final = 0.5
@@ -69,6 +72,7 @@ class Pool:
         """Starts jobs as slots and lines allow, and tells who asks why they wait, until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._each_second(), name=f"notices {self._provider.name}")
+            group.create_task(self._count_agents(), name=f"agents of {self._provider.name}")
             group.create_task(self._rebalancing.run(), name=f"rebalance {self._provider.name}")
             await self._start_jobs()
 
@@ -189,6 +193,13 @@ class Pool:
                 line.measure()
                 self._tell_askers(line)
             await asyncio.sleep(TELL_EVERY_S)
+
+    async def _count_agents(self) -> None:
+        while True:
+            for line in self._lines:
+                with suppress(StateAway):
+                    await line.count(self._worker.flights)
+            await asyncio.sleep(_COUNT_EVERY_S)
 
     def _tell_askers(self, line: Line) -> None:
         """Those in hand, whom a closed line or the pool's calls in flight keep waiting."""

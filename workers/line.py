@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Final
 
+from broker.flights import Flights
 from producer_sdk.transport import Delivery, Subscriber, Subscription
 from topology import names
 from topology.messages import Waiter
 from topology.names import Priority
+from topology.turns import FairTurns
 from workers.notices import asker_of
 from workers.sides import TURN, Sides
 
@@ -75,6 +77,8 @@ class Line:
         self._subscriber = subscriber
         self._stirred = stirred
         self._sides = sides
+        self._queues = FairTurns[str]()
+        self._shares: dict[str, int] = {}
         self._held: list[Held] = []
         self._subscriptions: dict[str, Subscription] = {}
         self._prefetch = 0
@@ -102,6 +106,13 @@ class Line:
             if self.closed_for is None:
                 self._holds_nothing = False
                 await self._consume(share if self._needs is None else min(share, self._needs))
+
+    async def count(self, flights: Flights) -> None:
+        """Counts the agents that wait for each queue, where there are several."""
+        queues = [self.queue, *self._sides.beside(self.queue)]
+        if len(queues) > 1:
+            counts = await flights.in_line(self.queue, len(queues) - 1)
+            self._shares = dict(zip(queues, counts, strict=True))
 
     def measure(self) -> None:
         """To be called each second: sizes the prefetch.
@@ -175,7 +186,20 @@ class Line:
     def take(self) -> "Attempt":
         """The delivery whose turn it is; `put_back` follows where it cannot be started."""
         self._asking += 1
-        return Attempt(self, self._held.pop(0))
+        queue = self._next_queue()
+        held = next(one for one in self._held if one.delivery.queue == queue)
+        self._held.remove(held)
+        share = max(1, self._shares.get(queue, 1))
+        return Attempt(self, held, share, self._queues.take(queue, share))
+
+    def _next_queue(self) -> str:
+        """Whose turn it is, where there are several: what is in hand may be little of what a queue holds.
+
+        Each gets a share for every agent that waits there, and one beside for those that wait nowhere else.
+        """
+        queues = list(dict.fromkeys(one.delivery.queue for one in self._held))
+        counted = [queue for queue in queues if self._shares.get(queue, 1) > 0] or queues
+        return counted[self._queues.first(counted) or 0]
 
     def has_asked(self) -> None:
         """Whether one of what was taken may start is decided."""
@@ -184,10 +208,11 @@ class Line:
             self._stirred()
 
     @contextmanager
-    def calling(self) -> Iterator[None]:
+    def calling(self, attempt: "Attempt") -> Iterator[None]:
         """One of what was taken is in flight."""
         self._calls += 1
         self._most_calls = max(self._calls, self._most_calls)
+        self._queues.use(attempt.tag)
         try:
             yield
         finally:
@@ -196,6 +221,7 @@ class Line:
     def put_back(self, attempt: "Attempt") -> None:
         """A delivery that could not be started, to its place in the order."""
         held = attempt.held
+        self._queues.give_back(held.delivery.queue, attempt.share)
         if self._holds_nothing:
             held.delivery.give_back()
         elif held.delivery.is_held:
@@ -263,15 +289,22 @@ class Line:
 
 @dataclass
 class Attempt:
-    """A delivery on its way from a line to a call."""
+    """A delivery on its way from a line to a call.
+
+    Attributes:
+        share: That of its queue when it was taken.
+        tag: Of its queue's turn.
+    """
 
     line: Line
     held: Held
+    share: int
+    tag: float
     _is_decided: bool = False
 
     def calling(self) -> AbstractContextManager[None]:
         """It is in flight."""
-        return self.line.calling()
+        return self.line.calling(self)
 
     def decided(self) -> None:
         """Whether it may start is known: the next one may ask. Said again, it changes nothing."""

@@ -128,3 +128,13 @@ async def test_a_job_that_moves_waits_in_one_line_only(desk: Desk) -> None:
     assert await desk.redis.zrange(f"{line}:{elsewhere}|*", 0, -1) == [f"f-crawler-{_FEW}".encode()]
     assert await desk.redis.zcard(f"{line}:{_QUEUE}|*") == _FEW
     assert await desk.redis.zcard(f"{line}:{_QUEUE}|1") == 0
+
+
+async def test_the_agents_that_wait_in_each_queue_are_counted(desk: Desk) -> None:
+    for name in ("crawler", "digger"):
+        await sides(desk, name, _FEW + 1)
+    await sides(desk, "writer", 1)
+
+    assert await desk.flights.in_line(_QUEUE, 3) == [3, 0, 0, 0]
+    await start(desk, "crawler", range(_FEW))
+    assert await desk.flights.in_line(_QUEUE, 3) == [2, 1, 0, 0]

@@ -3,7 +3,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from topology.turns import WeightedTurns
+from topology.turns import FairTurns, WeightedTurns
 
 PRIORITIES = {"high": 8, "normal": 3, "batch": 1}
 
@@ -72,3 +72,60 @@ def test_who_was_away_does_not_save_up_turns() -> None:
 
 def test_nobody_ready_takes_no_turn() -> None:
     assert WeightedTurns(PRIORITIES).next([]) is None
+
+
+def served(turns: FairTurns[str], waiting: list[str], count: int) -> list[str]:
+    """Who is served; each of `waiting` is there once for each thing that it has waiting, in that order."""
+    order = []
+    for _ in range(count):
+        place = turns.first(waiting)
+        assert place is not None
+        order.append(waiting.pop(place))
+        turns.use(turns.take(order[-1]))
+    return order
+
+
+def test_who_has_a_lot_waiting_is_served_once_for_each_turn_of_the_others() -> None:
+    order = served(FairTurns(), ["hog"] * 100 + list("abc") * 5, 20)
+
+    assert Counter(order) == {"hog": 5, "a": 5, "b": 5, "c": 5}
+    assert order[:4] == ["hog", "a", "b", "c"]
+
+
+def test_who_comes_later_has_saved_up_no_turns_and_missed_none() -> None:
+    turns: FairTurns[str] = FairTurns()
+    served(turns, ["early"] * 50, 50)
+
+    assert Counter(served(turns, ["early"] * 10 + ["late"] * 10, 10)) == {"early": 5, "late": 5}
+
+
+def test_a_turn_that_could_not_be_used_comes_again() -> None:
+    turns: FairTurns[str] = FairTurns()
+    turns.take("a")
+    turns.give_back("a")
+
+    assert served(turns, ["b", "a"], 2) == ["b", "a"]
+    assert served(turns, ["b", "a", "a"], 2) == ["b", "a"]
+
+
+def test_nobody_waiting_is_nobodys_turn() -> None:
+    assert FairTurns[str]().first([]) is None
+
+
+@given(st.lists(st.lists(st.sampled_from("abcde"), max_size=8), max_size=40))
+def test_of_those_who_always_wait_none_is_a_turn_ahead(arrivals: list[list[str]]) -> None:
+    turns: FairTurns[str] = FairTurns()
+    waiting, counts = ["x", "y"] * 100, Counter[str]()
+    for new in arrivals:
+        waiting += new
+        counts[served(turns, waiting, 1)[0]] += 1
+        assert abs(counts["x"] - counts["y"]) <= 1
+
+
+def test_many_agents_come_and_go_without_being_remembered_for_ever() -> None:
+    turns: FairTurns[str] = FairTurns()
+    for n in range(5000):
+        served(turns, [f"agent-{n}"], 1)
+        turns.use(turns.take("constant"))
+
+    assert len(turns._ends) <= 1001
