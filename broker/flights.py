@@ -270,7 +270,7 @@ class Flights:
         return Spot(int(side), float(turn))
 
     async def in_line(self, queue: str, sides: int) -> list[int]:
-        """How many agents wait in a queue of jobs; and in each beside it, but for those that wait there, too."""
+        """How many agents wait in a queue of jobs; in each beside it, those that wait in that one alone."""
         places = [f"{self.prefix}line:{queue}|{side}" for side in range(sides + 1)]
         with asking():
             async with self._redis.pipeline(transaction=False) as pipeline:

@@ -198,8 +198,9 @@ class Line:
         Each gets a share for every agent that waits there, and one beside for those that wait nowhere else.
         """
         queues = list(dict.fromkeys(one.delivery.queue for one in self._held))
-        counted = [queue for queue in queues if self._shares.get(queue, 1) > 0] or queues
-        return counted[self._queues.first(counted) or 0]
+        if self.queue in queues:
+            queues = [queue for queue in queues if queue == self.queue or self._shares.get(queue, 1) > 0]
+        return queues[self._queues.first(queues) or 0]
 
     def has_asked(self) -> None:
         """Whether one of what was taken may start is decided."""
