@@ -193,12 +193,16 @@ class Line:
         return Attempt(self, held, share, self._queues.take(queue, share))
 
     def _next_queue(self) -> str:
-        """Whose turn it is, where there are several: what is in hand may be little of what a queue holds.
+        """Whose turn it is, as Redis gave them out; where too few of those who have one are in hand, by shares.
 
-        Each gets a share for every agent that waits there, and one beside for those that wait nowhere else.
+        Then each queue gets one for every agent that waits there, and one beside the common one for those that
+        wait nowhere else.
         """
         queues = list(dict.fromkeys(one.delivery.queue for one in self._held))
-        if self.queue in queues:
+        agents = {one.delivery.properties.app_id for one in self._held if one.delivery.queue == self.queue}
+        if len(queues) == 1 or 2 * len(agents) >= self._shares.get(self.queue, 0):
+            return queues[0]
+        if agents:
             queues = [queue for queue in queues if queue == self.queue or self._shares.get(queue, 1) > 0]
         return queues[self._queues.first(queues) or 0]
 
