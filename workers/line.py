@@ -193,10 +193,10 @@ class Line:
         return Attempt(self, held, share, self._queues.take(queue, share))
 
     def _next_queue(self) -> str:
-        """Whose turn it is, as Redis gave them out; where too few of those who have one are in hand, by shares.
+        """Whose turn it is, as Redis gave them out; where too few agents are in hand for that, by shares.
 
-        Then each queue gets one for every agent that waits there, and one beside the common one for those that
-        wait nowhere else.
+        Then each queue gets one for every agent that waits there; beside the common one, that waits there
+        alone.
         """
         queues = list(dict.fromkeys(one.delivery.queue for one in self._held))
         agents = {one.delivery.properties.app_id for one in self._held if one.delivery.queue == self.queue}

@@ -65,11 +65,12 @@ local function side_for(line, agent, now)
   return side
 end
 
--- The turn of this agent's next job.
+-- The turn of this agent's next job. The others have reached the first turn that waits: workers start what they have
+-- in hand, so that later ones may have started before it.
 local function next_turn(line, agent)
-  local turns = line .. '|turns'
+  local turns, first = line .. '|turns', redis.call('ZRANGE', line .. '|*', 0, 0, 'WITHSCORES')
   local known = redis.call('HMGET', turns, '*reached', agent)
-  local round = math.max(math.floor(tonumber(known[1] or '0')), tonumber(known[2] or '0'))
+  local round = math.max(math.floor(tonumber(first[2] or known[1] or '0')), tonumber(known[2] or '0'))
   local place = redis.call('HINCRBY', turns, '*count', 1) % ROUND
   redis.call('HSET', turns, agent, round + 1)
   redis.call('EXPIRE', turns, LINE_S)

@@ -97,7 +97,14 @@ async def test_nobody_saves_up_turns(desk: Desk) -> None:
 
     late = [await turn_of(desk, "late", str(n)) for n in range(3)]
 
-    assert hogs[9] < late[0] < hogs[10] < late[1] < hogs[11] < late[2]
+    assert hogs[10] < late[0] < hogs[11] < late[1] < hogs[12] < late[2] < hogs[13]
+
+
+async def test_what_starts_out_of_turn_gives_nobody_an_advantage(desk: Desk) -> None:
+    hogs = [await turn_of(desk, "hog", str(n)) for n in range(20)]
+    await start(desk, "hog", range(15, 18))  # at a worker that had no others in hand
+
+    assert hogs[0] < await turn_of(desk, "late", "0") < hogs[1]
 
 
 async def test_one_after_the_other_is_no_way_around_the_turns(desk: Desk) -> None:
