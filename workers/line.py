@@ -200,7 +200,7 @@ class Line:
         """
         queues = list(dict.fromkeys(one.delivery.queue for one in self._held))
         agents = {one.delivery.properties.app_id for one in self._held if one.delivery.queue == self.queue}
-        if len(queues) == 1 or 2 * len(agents) >= self._shares.get(self.queue, 0):
+        if len(queues) == 1 or (agents and len(agents) >= self._shares.get(self.queue, len(agents) + 1)):
             return queues[0]
         if agents:
             queues = [queue for queue in queues if queue == self.queue or self._shares.get(queue, 1) > 0]

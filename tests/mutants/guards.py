@@ -190,8 +190,8 @@ _RESERVES: Final = (
         "an agent's next job has its turn at once, however many it has before",
         "order",
         "broker/scripts/lines.lua",
-        "  local round = math.max(math.floor(tonumber(first[2] or known[1] or '0')), tonumber(known[2] or '0'))",
-        "  local round = math.floor(tonumber(first[2] or known[1] or '0'))",
+        ", tonumber(known[2] or '0'))",
+        ", 0)",
         (
             "tests/broker/test_lines.py::test_who_has_a_lot_waiting_is_passed_by_those_who_come_later_with_less",
         ),
