@@ -15,26 +15,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from benchmarks.fleet import Stand, stand
-from benchmarks.urgency import Crowd, taken, until_started
+from benchmarks.urgency import FLEET, Crowd, taken, until_started
 from broker.opening import open_redis
 from broker.whereabouts import Tracer, Whereabouts
 from sandbox.simulator import Latency, Limit, Settings, SimulatorProcess
 from topology.loading import load_fleet
-
-_FLEET = """
-[fleet]
-requests_per_minute = 1e6
-agent_requests_per_minute = 1e6
-concurrency = 1000
-timeout_s = 3600
-[providers.simulated]
-base_url = "{base_url}"
-api_keys = ["env:SIMULATED_KEY"]
-concurrency = {concurrency}
-limits = [{limits}]
-[[providers.simulated.models]]
-id = "sim-small"
-"""
 
 
 @dataclass(frozen=True)
@@ -149,7 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if case.name not in options.what:
             continue
         with stand() as whole, SimulatorProcess(case.provider) as provider:
-            text = _FLEET.format(base_url=provider.base_url, concurrency=case.concurrency, limits=case.limits)
+            text = FLEET.format(base_url=provider.base_url, concurrency=case.concurrency, limits=case.limits)
             whole.configure(text, SIMULATED_KEY="sk-simulated")
             whole.start_worker("front")
             for _ in range(options.workers):

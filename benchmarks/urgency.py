@@ -28,7 +28,7 @@ from producer_sdk import AsyncOptimizer
 from sandbox.simulator import Entry, Latency, Limit, Settings, SimulatorProcess
 
 SHARES = {"high": 8, "normal": 3, "batch": 1}
-_FLEET = """
+FLEET = """
 [fleet]
 requests_per_minute = 1e6
 agent_requests_per_minute = 1e6
@@ -38,7 +38,7 @@ timeout_s = 3600
 base_url = "{base_url}"
 api_keys = ["env:SIMULATED_KEY"]
 concurrency = {concurrency}
-limits = [{{ requests = {rate}, window_s = {window_s} }}]
+limits = [{limits}]
 [[providers.simulated.models]]
 id = "sim-small"
 """
@@ -50,9 +50,8 @@ def provider_of(whole: Stand, rate: int, workers: int, window_s: float = 1.0) ->
     settings = Settings(limits=(Limit(requests=rate, window_s=window_s),), latency=Latency(median_s=0.1))
     with SimulatorProcess(settings) as provider:
         concurrency = max(2 * rate, 4 * workers)
-        text = _FLEET.format(
-            base_url=provider.base_url, concurrency=concurrency, rate=rate, window_s=window_s
-        )
+        limits = f"{{ requests = {rate}, window_s = {window_s} }}"
+        text = FLEET.format(base_url=provider.base_url, concurrency=concurrency, limits=limits)
         whole.configure(text, SIMULATED_KEY="sk-simulated")
         for _ in range(2):
             whole.start_worker("front")

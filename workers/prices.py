@@ -87,7 +87,7 @@ def _is_settled(model: Model) -> bool:
 
 @cache
 def _library() -> ModuleType:
-    # With its data it takes half a second and 40 MB, which only those need who price.
+    # With its data it takes half a second and 70 MB, which only those need who price.
     import genai_prices  # noqa: PLC0415
     from genai_prices.data_snapshot import get_snapshot  # noqa: PLC0415
 
