@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 TIME = "redis.call('TIME')"
+DAY_S = 86400.0
 LIMITS = (
     {"kind": "lease", "key": "o1:lease", "amount": 2, "name": "lease", "adapts": "o1:adapted"},
     {"kind": "sliding", "key": "o1:sliding", "amount": 5, "window_s": 60, "slack_s": 1, "unit": "requests",
@@ -91,14 +92,18 @@ steps = st.lists(st.tuples(calls, st.sampled_from([0.0, 0.25, 4.0, 16.0, 61.0, 7
 
 
 class Pair:
-    """The real Redis and the stand-in, with one clock that the test turns."""
+    """The real Redis and the stand-in, with one clock that the test turns.
+
+    It begins with a day to come, so that a history does the same whenever it runs, and that nothing
+    ends in the real Redis before the test says so.
+    """
 
     def __init__(self, redis: Redis) -> None:
         told = sources({TIME: "{ARGV[2], ARGV[3]}"})
         self.redis = redis
         self._hashes = {name: redis.script_load(text) for name, text in told.items()}
         self.standin = LuaScripts(sources())
-        self.now = math.floor(time.time()) + 10.0
+        self.now = math.ceil(time.time() / DAY_S + 1) * DAY_S
         redis.flushdb()
 
     def run(self, script: str, name: str, details: dict[str, Any]) -> None:
@@ -197,11 +202,15 @@ def _plain(value: Any) -> Any:
 
 
 def _unordered(text: bytes) -> Any:
-    """Packed tables in some order of their own: Lua's. What is none is a text."""
+    """Packed tables in some order of their own: Lua's. What is none is a text.
+
+    Redis adds in 80 bits and writes 17 decimals, of arguments whose digits depend on its version: a
+    number counts by its first 14 digits.
+    """
     if text[:1] and text[0] >= 0x80:
         return repr(_sorted(_unpacked(text)))
     try:
-        return repr(float(text))
+        return f"{float(text):.14g}"
     except ValueError:
         return repr(text)
 
