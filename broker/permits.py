@@ -37,13 +37,14 @@ class Permits:
         provider: Whose calls these are.
         prefix: What all keys begin with, as `Flights.prefix`.
         worker: The worker's id, new for each process.
+        answers: What the provider's answers hold; learned from what is `billed`.
     """
 
     fleet: Fleet
     provider: Provider
     prefix: str
     worker: str
-    _answers: AnswerLengths = field(default_factory=AnswerLengths, init=False, compare=False)
+    answers: AnswerLengths = field(default_factory=AnswerLengths, compare=False)
 
     def terms(self, job: Job, model: Model, *, more: bool = False) -> ClaimTerms:
         """The terms under which this job may be claimed; `more` wait for the same permits here."""
@@ -237,7 +238,7 @@ class Permits:
         return pace
 
     def _costs(self, job: Job, model: Model) -> dict[str, float]:
-        unbounded = self._answers.expected(model.id)
+        unbounded = self.answers.expected(model.id)
         return {
             "requests": 1.0,
             "tokens": float(sum(estimated_tokens(job.request, unbounded))),
@@ -258,7 +259,7 @@ class Permits:
             answer = answer_bound(job.request)
             if answer is None:
                 answer = usage.completion_tokens
-                self._answers.learn(job.candidate.model, answer)
+                self.answers.learn(job.candidate.model, answer)
             bill["reserved_tokens"] = float(usage.prompt_tokens + answer)
         if price_usd is not None:
             bill["usd"] = price_usd

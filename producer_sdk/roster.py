@@ -3,10 +3,10 @@
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 from aiormq import Channel
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, NonNegativeInt, ValidationError
 
 from producer_sdk.transport import Delivery, Subscriber, Subscription
 from topology import names
@@ -24,9 +24,13 @@ _PREFETCH: Final = 100
 _QUEUE_EXPIRES_MS: Final = 60_000
 
 
+_Tokens = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
 class _PoolShape(BaseModel):
     closed: dict[str, str] = {}
     opens_at: dict[str, float] = {}
+    answers: dict[str, tuple[NonNegativeInt, _Tokens, _Tokens]] = {}
 
 
 class _Shape(BaseModel):

@@ -1,8 +1,9 @@
 """What a call will use, before it is made; and what it costs."""
 
 import math
-from collections.abc import Iterator
-from typing import Any, Final
+import statistics
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final, NamedTuple
 
 from topology.fleet import Model
 from topology.messages import Request
@@ -18,32 +19,54 @@ _ENOUGH: Final = 5
 _DEVIATIONS: Final = 2.0
 
 
+class Seen(NamedTuple):
+    """What some answers held: how many answers, the mean of their tokens, and the variance."""
+
+    answers: int
+    mean: float
+    variance: float
+
+
 class AnswerLengths:
     """What answers to requests without a bound hold, learned from those of each model.
 
     Mean and variance by exponential weights (Finch, "Incremental calculation of weighted mean and variance",
-    2009), so that a model's new habits count after some ten answers.
+    2009), so that a model's new habits count after some ten answers. What other workers have seen counts
+    like one's own: else who has seen little would ask for more than they do, and wait behind them.
     """
 
     def __init__(self) -> None:
-        self._seen: dict[str, tuple[int, float, float]] = {}
+        self._own: dict[str, Seen] = {}
+        self._others: tuple[Mapping[str, Seen], ...] = ()
 
     def learn(self, model: str, tokens: int) -> None:
         """An answer of this model held so many."""
-        count, mean, variance = self._seen.get(model, (0, float(tokens), 0.0))
+        count, mean, variance = self._own.get(model, Seen(0, tokens, 0.0))
         weight = max(_WEIGHT, 1 / (count + 1))
         step = tokens - mean
-        self._seen[model] = (
-            count + 1,
-            mean + weight * step,
-            (1 - weight) * (variance + weight * step * step),
+        self._own[model] = Seen(
+            count + 1, mean + weight * step, (1 - weight) * (variance + weight * step * step)
         )
+
+    def told(self) -> dict[str, tuple[int, float, float]]:
+        """What the others are to hear, by model."""
+        return {
+            model: (seen.answers, round(seen.mean, 1), round(seen.variance, 1))
+            for model, seen in self._own.items()
+        }
+
+    def hear(self, others: Iterable[Mapping[str, tuple[int, float, float]]]) -> None:
+        """What each of the others has seen until now, by model."""
+        self._others = tuple({model: Seen(*seen) for model, seen in one.items()} for one in others)
 
     def expected(self, model: str) -> int:
         """Tokens that hardly any answer exceeds: two standard deviations above their mean."""
-        count, mean, variance = self._seen.get(model, (0, 0.0, 0.0))
-        if count < _ENOUGH:
+        parts = [seen for one in (self._own, *self._others) if (seen := one.get(model)) is not None]
+        if sum(seen.answers for seen in parts) < _ENOUGH:
             return DEFAULT_ANSWER_TOKENS
+        weights = [min(seen.answers, 1 / _WEIGHT) for seen in parts]
+        mean = statistics.fmean((seen.mean for seen in parts), weights)
+        variance = statistics.fmean((seen.variance + (seen.mean - mean) ** 2 for seen in parts), weights)
         return max(1, round(mean + _DEVIATIONS * math.sqrt(variance)))
 
 

@@ -3,12 +3,13 @@
 import asyncio
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from itertools import count
 from typing import Any, Final
 
 from broker.flights import StateAway
+from topology.estimates import AnswerLengths
 from topology.events import EventType
 from topology.fleet import Provider
 from topology.names import Priority
@@ -43,7 +44,8 @@ class Pool:
         self._worker = worker
         self._provider = provider
         self._stirred = asyncio.Event()
-        self._execution = Execution(worker, provider, client)
+        self._answers = AnswerLengths()
+        self._execution = Execution(worker, provider, client, self._answers)
         self._lines = [
             Line(provider.name, lane, priority, worker.subscriber, self._stirred.set, worker.sides)
             for lane in provider.lanes
@@ -189,10 +191,16 @@ class Pool:
                 for line in self._lines:
                     await sides.look(line.queue)
             sides.hear()
+            self._answers.hear(self._answers_of_others())
             for line in self._lines:
                 line.measure()
                 self._tell_askers(line)
             await asyncio.sleep(TELL_EVERY_S)
+
+    def _answers_of_others(self) -> Iterator[Mapping[str, Any]]:
+        for report in self._worker.roster.workers():
+            if report["worker"] != self._worker.id:
+                yield ((report.get("providers") or {}).get(self._provider.name) or {}).get("answers") or {}
 
     async def _count_agents(self) -> None:
         while True:
@@ -236,6 +244,7 @@ class Pool:
                     "slots": 0 if self._draining else self._slots,
                     "waiting": sum(line.waiting for line in self._lines),
                     "lanes": list(self._provider.lanes),
+                    "answers": self._answers.told(),
                     "drained": self._emptying.done and not self._tasks,
                     "closed": {line.name: line.closed_for for line in closed},
                     "opens_at": {line.name: round(self._opens_at(line), 3) for line in closed},

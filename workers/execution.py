@@ -30,6 +30,7 @@ from broker.permits import Permits
 from producer_sdk.transport import Delivery
 from topology import names
 from topology.errors import ErrorType, Refused
+from topology.estimates import AnswerLengths
 from topology.events import EventType
 from topology.fleet import Provider
 from topology.messages import ErrorReport, Job, Outcome
@@ -70,11 +71,13 @@ class TooLate(Exception):
 class Execution:
     """Takes single jobs of one provider from delivery to acknowledgement."""
 
-    def __init__(self, worker: Worker, provider: Provider, client: ProviderClient) -> None:
+    def __init__(
+        self, worker: Worker, provider: Provider, client: ProviderClient, answers: AnswerLengths
+    ) -> None:
         self._worker = worker
         self._provider = provider
         self._client = client
-        self._permits = Permits(worker.fleet, provider, worker.flights.prefix, worker.id)
+        self._permits = Permits(worker.fleet, provider, worker.flights.prefix, worker.id, answers)
         self._prices = Prices(provider)
         self._moving = Moving(worker)
         self._claims = Claims(worker)

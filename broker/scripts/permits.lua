@@ -109,15 +109,16 @@ local function average(note, what, value)
 end
 
 -- What a limit is used for on average: `mean` of the last `n` calls or so. A call takes its cost of a rate, of which it
--- had `reserved` another amount until it ended, and keeps a unit of concurrency for as long as it lasts.
-local MEAN_OF = 20
+-- had `reserved` another amount until it ended, and keeps a unit of concurrency for as long as it lasts. What calls
+-- reserve is learned soon, and changes.
+local MEAN_OF = {mean = 20, reserved = 4}
 local MEANS_S = 172800
 
 local function learn(key, value, reserved)
   local n = redis.call('HINCRBY', key .. '|mean', 'n', 1)
   for what, latest in pairs({mean = value, reserved = reserved}) do
     local mean = tonumber(redis.call('HGET', key .. '|mean', what) or '0')
-    redis.call('HSET', key .. '|mean', what, text(mean + (latest - mean) / math.min(n, MEAN_OF)))
+    redis.call('HSET', key .. '|mean', what, text(mean + (latest - mean) / math.min(n, MEAN_OF[what])))
   end
   redis.call('EXPIRE', key .. '|mean', MEANS_S)
 end

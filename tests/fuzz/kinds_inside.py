@@ -279,6 +279,8 @@ def odd_heartbeat(m: Maker) -> Malformed:
             {"providers": {"simulated": 5}},
             {"providers": {"simulated": {"closed": 5}}},
             {"providers": {"simulated": {"closed": {"any": "x"}, "opens_at": {"any": "soon"}}}},
+            {"providers": {"simulated": {"answers": {"sim-small": [1, -5.0, float("nan")]}}}},
+            {"providers": {"simulated": {"answers": {"sim-small": [True]}}}},
             {"worker": ...},
             {"host": b"\xff"},
         ]

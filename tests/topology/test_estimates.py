@@ -99,3 +99,30 @@ def test_what_was_learned_stands_in_for_a_bound_only_where_there_is_none() -> No
 
     assert estimated_cost_usd(priced, request({}), 50) == pytest.approx(50)
     assert estimated_cost_usd(priced, request({"max_tokens": 7}), 50) == pytest.approx(7)
+
+
+def test_what_others_have_seen_counts_like_ones_own() -> None:
+    own, other, heard = AnswerLengths(), AnswerLengths(), AnswerLengths()
+    for tokens in (100, 110, 90, 120, 80):
+        own.learn("m", tokens)
+        other.learn("m", 10 * tokens)
+    own.learn("mine", 7)
+    alone = own.expected("m")
+
+    heard.hear([own.told()])
+    own.hear([other.told()])
+
+    assert heard.expected("m") == pytest.approx(alone, abs=1)
+    assert heard.expected("mine") == 1024, "one answer is no evidence, whoever saw it"
+    mean, deviation = 550, 450 * math.sqrt(1 + (10**2 + 1) / 2 * 200 / 450**2)
+    assert own.expected("m") == pytest.approx(mean + 2 * deviation, rel=0.01)
+
+
+def test_what_others_have_seen_is_as_they_say_now() -> None:
+    lengths = AnswerLengths()
+    lengths.hear([{"m": (9, 50.0, 0.0)}, {"m": (9, 50.0, 0.0)}])
+    assert lengths.expected("m") == 50
+
+    lengths.hear([])
+
+    assert lengths.expected("m") == 1024
