@@ -88,6 +88,7 @@ class Flights:
             shares=terms.shares,
             seat=terms.seat,
             more=terms.more,
+            lines=terms.lines,
             budgets=terms.budgets,
             own_budgets=terms.own_budgets,
         )

@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 
 from broker.away import asking
 from broker.flights import Flights
-from broker.permits import Permits
+from broker.permits import Permits, order_key
 from topology import names
 from topology.fleet import Fleet, Provider
 from topology.names import Priority
@@ -98,18 +98,15 @@ class Outlook:
         with asking():
             async with self._redis.pipeline(transaction=False) as pipeline:
                 for fingerprint in fingerprints:
-                    pipeline.zrank(self._order(queue), fingerprint)
+                    pipeline.zrank(order_key(self._prefix, queue), fingerprint)
                 answers = await pipeline.execute()
         pairs = zip(fingerprints, answers, strict=True)
         return {fingerprint: int(rank) for fingerprint, rank in pairs if rank is not None}
 
-    def _order(self, queue: str) -> str:
-        return f"{self._prefix}line:{queue}|*"
-
     async def newcomers(self, queue: str, count: int) -> Newcomers:
         """What awaits so many that came now, behind all who wait there."""
         with asking():
-            waiting = int(await self._redis.zcard(self._order(queue)))
+            waiting = int(await self._redis.zcard(order_key(self._prefix, queue)))
         instants, takes_s = await self._starts(queue, range(waiting, waiting + count))
         starts = tuple(instants[n] for n in range(waiting, waiting + count) if n in instants)
         return Newcomers(starts, takes_s)
@@ -122,7 +119,7 @@ class Outlook:
             return {}, None
         with asking():
             others = {
-                p: int(await self._redis.zcard(self._order(names.jobs_queue(name, lane, p))))
+                p: int(await self._redis.zcard(order_key(self._prefix, names.jobs_queue(name, lane, p))))
                 for p in Priority
                 if p is not own
             }

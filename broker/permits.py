@@ -10,6 +10,7 @@ from typing import Any, Final
 from broker.budgets import Budgets
 from broker.controls import paused_key
 from broker.flights import ClaimTerms
+from topology import names
 from topology.estimates import AnswerLengths, answer_bound, estimated_cost_usd, estimated_tokens
 from topology.fleet import Account, Fleet, Model, Provider
 from topology.limits import Limit, day_offset_s
@@ -74,6 +75,7 @@ class Permits:
             shares=tuple(getattr(self.fleet.priorities, priority.value) for priority in Priority),
             seat=f"{self.worker}:{model.lane}",
             more=more,
+            lines=tuple(order_key(self.prefix, names.jobs_queue(name, model.lane, one)) for one in Priority),
             budgets=self._budgets.of_fleet(costs["usd"], now),
             own_budgets=self._budgets.of_agent(job.waiter.agent, costs["usd"], now),
         )
@@ -269,6 +271,11 @@ class Permits:
 def closed_key(prefix: str, provider: str, *scope: str) -> str:
     """What closes a provider, or a part of it."""
     return ":".join((f"{prefix}closed", provider, *scope))
+
+
+def order_key(prefix: str, queue: str) -> str:
+    """Whose turn it is in a line: that of this queue and those beside it."""
+    return f"{prefix}line:{queue}|*"
 
 
 def call_id(fingerprint: str, token: str) -> str:

@@ -48,6 +48,7 @@ class ClaimTerms:
         shares: The classes' shares of a limit for which several wait, by rank.
         seat: Where requests of this class wait together: a lane at one worker.
         more: Whether others wait there beside this one.
+        lines: The orders of all that waits for the same lane, whichever its class and worker.
         budgets: Of all agents together.
         own_budgets: Of the agent that asks.
     """
@@ -67,6 +68,7 @@ class ClaimTerms:
     shares: tuple[float, ...] = (1.0,)
     seat: str = ""
     more: bool = False
+    lines: tuple[str, ...] = ()
     budgets: tuple[Mapping[str, Any], ...] = ()
     own_budgets: tuple[Mapping[str, Any], ...] = ()
 

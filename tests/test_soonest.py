@@ -2,7 +2,7 @@
 
 import asyncio
 
-from sandbox.simulator import SimulatorProcess
+from sandbox.simulator import Faults, SimulatorProcess
 from tests.support.fleets import provider
 from tests.support.house import House
 from tests.support.waiting import until
@@ -44,3 +44,26 @@ async def test_a_short_wait_is_no_reason_to_pay_more(house: House, simulator: Si
 
     assert {reply.provider for reply in replies} == {"first"}
     assert len(simulator.ledger()) == 4
+
+
+async def test_who_would_wait_past_its_deadline_goes_back_to_a_provider_that_can_answer(
+    house: House, simulator: SimulatorProcess
+) -> None:
+    simulator.change(faults=Faults(server_error=1.0).model_dump())
+    with SimulatorProcess() as spare:
+        once = "limits = [{ requests = 1, window_s = 3600 }]\nconcurrency"
+        first = provider("first", simulator, price=0.1)
+        fleet = house.fleet(first + provider("spare", spare, price=0.9).replace("concurrency", once, 1))
+        async with (
+            house.workers(fleet, ["front"], ["backend:all"]),
+            house.agent() as agent,
+            house.events("optimizer.failover") as moved,
+        ):
+            await agent.chat("All that the spare one takes", model="spare/sim-small", timeout=60)
+            asked = asyncio.create_task(agent.chat("Fails at first", model="sim-small", timeout=60))
+            await until(lambda: bool(moved))
+            simulator.change(faults=Faults().model_dump())
+            reply = await asked
+
+    assert reply.provider == "first"
+    assert len(spare.ledger()) == 1

@@ -166,8 +166,8 @@ class Execution:
         return await self._moving.park(delivery, job, until - self._worker.clock.now())
 
     async def _too_late(self, delivery: Delivery, job: Job, terms: ClaimTerms, late: Late) -> Executed:
-        """Waiting cannot help here. Perhaps the next of its route can; else its waiters are told at once."""
-        moved = self._moving.onward(job)
+        """Waiting cannot help here. Perhaps another of its route can; else its waiters are told at once."""
+        moved = await self._moving.in_time(job) or self._moving.onward(job)
         if moved is None:
             return await self._telling.tell_late(delivery, job, terms.token, late)
         await self._telling.enter_doubtful(job, *late.doubts)

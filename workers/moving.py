@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -115,6 +116,18 @@ class Moving:
         at, best = min(starts, key=lambda one: one[0])
         is_worth_it = until - at > worth_moving_s(job.waiter.deadline - self._worker.clock.now())
         return best if is_worth_it else None
+
+    async def in_time(self, job: Job) -> Job | None:
+        """The job for another candidate that is expected to answer it in time, the first of them."""
+        outlook, answers = self._worker.outlook(self._worker.fleet), []
+        try:
+            for other in self.living(job):
+                newcomers = await outlook.newcomers(job_message(self._worker.fleet, other).routing_key, 1)
+                answers += [(at + (newcomers.takes_s or 0.0), other) for at in newcomers.starts]
+        except StateAway:
+            return None
+        at, first = min(answers, key=lambda one: one[0], default=(math.inf, job))
+        return first if at < job.waiter.deadline else None
 
     def living(self, job: Job) -> list[Job]:
         """The job for each other candidate that somebody serves, and whose calls do not fail."""

@@ -6,7 +6,7 @@
 --       limits: shared ones, budgets: of all agents, own_budgets: of this one, closed: [key], paused: [hash, field] or [],
 --       accounts: [{name, limits, keys: [{closed: [key]}], closed: [key]}], rotation, used_key, notes_key,
 --       rank (0 most urgent), shares: [number] by rank, seat (where jobs of this rank wait for the same permits),
---       more (whether others do, there),
+--       more (whether others do, there), lines: [key], the orders of all that waits for the provider's lane,
 --       parks: [seconds], longest first: for how long the job can be parked. It comes from a worker that never
 --       calls, in place of `call` and all that follows: nothing is granted, no permit taken, no spend noted
 -- Returns one of
@@ -135,7 +135,7 @@ elseif refusal then
 end
 
 -- Where others wait for this permit, it is for one that can be expected to be answered in time.
-local ends_at = a.more and now + seconds_of_a_call(a.limits)
+local ends_at = others_wait(a.lines, f.line) and now + seconds_of_a_call(a.limits)
 if ends_at and ends_at > latest then
   return late(ends_at, 'time')
 end

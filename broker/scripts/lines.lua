@@ -77,6 +77,15 @@ local function next_turn(line, agent)
   return round + place / ROUND
 end
 
+-- Whether anybody waits in these lines, by their orders, beside the flight that stands at `own`.
+local function others_wait(orders, own)
+  local waiting = own and -1 or 0
+  for _, order in ipairs(orders) do
+    waiting = waiting + redis.call('ZCARD', order)
+  end
+  return waiting > 0
+end
+
 -- This flight waits in line no more; `started`: it was its turn.
 local function leave_line(own, started)
   if not own then

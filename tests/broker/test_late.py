@@ -6,10 +6,13 @@ from typing import Any
 import pytest
 
 from broker.answers import Late, Later, Living, Run, Stored
-from broker.flights import Result
+from broker.flights import Admission, Result
+from broker.permits import order_key
 from tests.broker.test_claim_permits import claim, lease, rate
 from tests.broker.test_closing import close
 from tests.broker.test_flights import FLIGHT, Desk, fault
+from topology.messages import Waiter
+from topology.names import Priority
 
 
 async def spent(desk: Desk) -> Mapping[str, Any]:
@@ -105,20 +108,33 @@ async def known_to_last(desk: Desk, seconds: float) -> Mapping[str, Any]:
     return held
 
 
-async def test_a_permit_that_others_wait_for_is_for_a_call_that_can_end_in_time(desk: Desk) -> None:
+@pytest.mark.parametrize("queue", [f"jobs.groq.any.{priority}" for priority in Priority])
+async def test_a_permit_that_others_wait_for_is_for_a_call_that_can_end_in_time(
+    desk: Desk, queue: str
+) -> None:
     held = await known_to_last(desk, 90.0)
+    lines = tuple(order_key(desk.flights.prefix, f"jobs.groq.any.{priority}") for priority in Priority)
     hasty, patient = desk.waiter("hasty", left_s=60.0), desk.waiter("patient", left_s=600.0)
+    await enter(desk, "a", hasty, "jobs.groq.any.high")
+    await enter(desk, "b", patient, queue)
 
-    late = await desk.flights.claim("a", hasty, desk.terms(limits=(held,), more=True))
+    late = await desk.flights.claim("a", hasty, desk.terms(limits=(held,), lines=lines))
 
     assert isinstance(late, Late)
     assert late.limit == "time"
-    assert isinstance(await desk.flights.claim("b", patient, desk.terms(limits=(held,), more=True)), Run)
+    assert isinstance(await desk.flights.claim("b", patient, desk.terms(limits=(held,), lines=lines)), Run)
 
 
 async def test_who_is_alone_may_be_lucky(desk: Desk) -> None:
-    held = await known_to_last(desk, 90.0)
+    held, hasty = await known_to_last(desk, 90.0), desk.waiter("hasty", left_s=60.0)
+    line = order_key(desk.flights.prefix, "jobs.groq.any.high")
+    await enter(desk, "a", hasty, "jobs.groq.any.high")
 
-    run = await desk.flights.claim("a", desk.waiter("hasty", left_s=60.0), desk.terms(limits=(held,)))
+    run = await desk.flights.claim("a", hasty, desk.terms(limits=(held,), lines=(line,)))
 
     assert isinstance(run, Run)
+
+
+async def enter(desk: Desk, flight: str, waiter: Waiter, queue: str) -> None:
+    """It waits in this line."""
+    await desk.flights.admit([Admission(flight, waiter, 0.0, 0.0, (), queue)])

@@ -42,6 +42,7 @@ def claim(number: int, limit: Limit, cost: float, now: float) -> float | None:
         "permit_key": f"permit:{number}", "paused": [], "accounts": [account], "used_key": "used",
         "rotation": "least_used", "notes_key": "", "rank": 0, "shares": [1.0], "seat": "w", "budgets": [],
         "own_budgets": [],
+        "lines": [],
         "limits": [as_claimed(limit, cost)],
     }  # fmt: skip
     _SCRIPTS.now = now

@@ -156,6 +156,7 @@ class Pair:
                     "permit_key": f"o1:permit:{details['token']}", "paused": [], "accounts": [account],
                     "used_key": "o1:used", "notes_key": "o1:notes", "shares": [8.0, 3.0, 1.0],
                     "seat": "w1:any", "budgets": [BUDGET], "own_budgets": [],
+                    "lines": ["o1:line:jobs.groq.any.high|*"],
                 }  # fmt: skip
             case "restamp":
                 key = f"o1:permit:{details['token']}"
