@@ -137,6 +137,8 @@ class Job(WireMessage):
         waiter: The request that was told to lead.
         route: The candidates, best first; never empty.
         position: Which of them this job is for.
+        not_before: The instant (epoch seconds) before which it is not to be tried. Retry tiers have fixed
+            times, and give it back earlier.
     """
 
     kind: ClassVar[str] = "job"
@@ -146,6 +148,7 @@ class Job(WireMessage):
     waiter: Waiter
     route: tuple[Candidate, ...] = Field(min_length=1)
     position: int = Field(default=0, ge=0)
+    not_before: float = Field(default=0.0, ge=0, le=FARTHEST)
 
     @property
     def candidate(self) -> Candidate:

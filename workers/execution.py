@@ -99,10 +99,10 @@ class Execution:
         model = self._provider.model(job.candidate.model)
         if model is None or job.candidate.provider != self._provider.name:
             return await self._elsewhere(delivery, job)
-        if not self._worker.may_claim():
-            return LaterPlease(AGAIN_S, "Redis")
-        if not self._worker.publisher.is_up:  # the call could not be entered in the books
-            return LaterPlease(AGAIN_S, "RabbitMQ")
+        if (away := self._away()) is not None:
+            return LaterPlease(AGAIN_S, away)
+        if job.not_before > self._worker.clock.now():
+            return await self._moving.pause(delivery, job, job.not_before)
         terms = self._permits.terms(job, model, more=attempt.line.waiting > 0)
         asked_at = asyncio.get_running_loop().time()
         self._underway.claiming[job.fingerprint] += 1
@@ -119,6 +119,12 @@ class Execution:
             with attempt.calling():
                 return await self._run(delivery, Call(job, model, terms, claimed, asked_at))
         return await self._follow(delivery, job, terms, claimed)
+
+    def _away(self) -> str | None:
+        """The broker for want of which nothing can be started; None: both are there."""
+        if not self._worker.may_claim():
+            return "Redis"
+        return None if self._worker.publisher.is_up else "RabbitMQ"  # the call is entered in the books first
 
     async def _follow(
         self,

@@ -12,6 +12,7 @@ from topology.events import EventType
 from topology.fleet import Provider
 from topology.messages import ErrorReport, Outcome
 from topology.names import RetryTier
+from topology.pauses import jittered
 from topology.providers.outcomes import Failure, FailureKind, Scope
 from workers.claims import Call, Claims
 from workers.moving import Executed, LaterPlease, Moving
@@ -167,9 +168,9 @@ class AfterFailure:
         if attempt % len(job.route):
             await self._give_up(call, failure)
             return await self._moving.hand_on(delivery, job, failure.kind.value)
-        tier = _BACKOFF[min(attempt // len(job.route), len(_BACKOFF)) - 1]
-        back_at = self._worker.clock.now() + tier.delay_s
-        result = self._error_result(call, failure, retry_at=back_at)
+        mean_s = _BACKOFF[min(attempt // len(job.route), len(_BACKOFF)) - 1].delay_s
+        now = self._worker.clock.now()
+        result = self._error_result(call, failure, retry_at=now + mean_s)
         ended = await self._claims.commit(call, replace(result, failed=self._part(call, failure.scope)))
         match ended:
             case Stored():
@@ -178,16 +179,16 @@ class AfterFailure:
             case Stale():
                 return await self._moving.park(delivery, call.job, 0.0)
             case Living():
+                pause_s = jittered(mean_s, call.run.latest_deadline - now)
+                back_at = now + pause_s
                 await self._give_up(call, failure, back_at)
                 self._telling.tell_of(
                     EventType.RETRY, job, provider=self._provider.name, attempt=attempt,
-                    wait_s=tier.delay_s, code=failure.code,
+                    wait_s=round(pause_s, 3), code=failure.code,
                 )  # fmt: skip
                 why = f"a retry after {self._provider.name} failed"
                 await self._worker.notices.tell_flight(self._worker.flights, job.fingerprint, why, back_at)
-                return await self._moving.send_on(
-                    delivery, self._moving.to_tier(tier, self._moving.next_of(job))
-                )
+                return await self._moving.pause(delivery, self._moving.next_of(job), back_at)
 
     async def _give_up(self, call: Call, failure: Failure, parked_until: float = 0.0) -> None:
         """Ends the claim; failures in a row open the circuit of the part that failed."""

@@ -178,6 +178,11 @@ class Moving:
         """To the longest retry tier that is over within `seconds`."""
         return await self.send_on(delivery, self.to_tier(names.largest_tier_within(seconds), job))
 
+    async def pause(self, delivery: Delivery, job: Job, until: float) -> Executed:
+        """To retry tiers, one after the other, until that instant (epoch seconds)."""
+        waiting = job.model_copy(update={"not_before": until})
+        return await self.park(delivery, waiting, until - self._worker.clock.now())
+
     def to_tier(self, tier: RetryTier, job: Job) -> Outgoing:
         """The message that brings the job back to its candidate's pool after the tier's time."""
         home = job_message(self._worker.fleet, job)
