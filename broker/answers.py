@@ -189,7 +189,18 @@ class Over:
     limit: str
 
 
-Claimed = Expired | Done | Own | Busy | Spent | Late | Over | Later | Run
+@dataclass(frozen=True)
+class Spared:
+    """The provider has failed this flight, as all in `failed` have, and its retry budget is used up.
+
+    The job is to be parked until then (epoch seconds), unless another candidate may be asked.
+    """
+
+    until: float
+    failed: frozenset[str]
+
+
+Claimed = Expired | Done | Own | Busy | Spent | Late | Over | Spared | Later | Run
 
 
 @dataclass(frozen=True)
@@ -278,7 +289,7 @@ def claimed(answer: list[bytes]) -> Claimed:
             return Busy(float(until))
         case [b"spent", spends, started, doubts]:
             return Spent(int(spends), float(started), _doubts(doubts))
-        case [b"late" | b"over" | b"later", *_]:
+        case [b"late" | b"over" | b"spared" | b"later", *_]:
             return _refused(answer)
         case [b"run", account, key, started, attempt, latest, doubts, *tried]:
             return Run(
@@ -295,12 +306,14 @@ def claimed(answer: list[bytes]) -> Claimed:
             raise AssertionError(f"claim.lua answered {answer[:1]}")
 
 
-def _refused(answer: list[bytes]) -> Late | Over | Later:
+def _refused(answer: list[bytes]) -> Late | Over | Spared | Later:
     match answer:
         case [b"late", until, limit, started, doubts]:
             return Late(float(until), limit.decode(), float(started), _doubts(doubts))
         case [b"over", until, limit]:
             return Over(float(until), limit.decode())
+        case [b"spared", until, failed]:
+            return Spared(float(until), frozenset(failed.decode().split()))
         case [_, until, limit, *waiters]:
             return Later(float(until), limit.decode(), _waiters(waiters))
         case _:
@@ -314,7 +327,7 @@ def attended(answer: list[bytes]) -> Attended:
             return Idle(int(spends), float(park_s))
         case _:
             ended = claimed(answer)
-            assert not isinstance(ended, (Run, Late, Over, Later)), "nothing is granted to it"  # noqa: S101 - narrows
+            assert not isinstance(ended, (Run, Late, Over, Spared, Later)), "nothing is granted to it"  # noqa: S101 - narrows
             return ended
 
 

@@ -91,6 +91,7 @@ class Flights:
             lines=terms.lines,
             budgets=terms.budgets,
             own_budgets=terms.own_budgets,
+            retries=dict(terms.retries or {}),
         )
         return claimed(answer)
 
@@ -229,7 +230,10 @@ class Flights:
         return Released(answer[0] == b"mine", int(answer[1]), answer[2] == b"1")
 
     async def are_closed(self, parts: Sequence[str]) -> list[bool]:
-        """Whether each part of a provider is closed at this instant, by the key that closes it."""
+        """Whether each part of a provider is closed at this instant, by the key that closes it.
+
+        The same for a retry budget, by its own: whether it is used up.
+        """
         with asking():
             async with self._redis.pipeline(transaction=False) as pipeline:
                 pipeline.mget(parts)
@@ -264,7 +268,7 @@ class Flights:
         return [[msgpack.unpackb(packed) for packed in answer] for answer in answers]
 
     async def enter(self, fingerprint: str, queue: str, waiter: Waiter) -> Spot:
-        """A flight's job goes to this common queue: it waits in that line from now on, and in no other."""
+        """A flight's job goes to this common queue: it waits in that line from now on, and nowhere else."""
         side, turn = await self._scripts.run(
             "enter", fingerprint, queue=queue, agent=waiter.agent, deadline=waiter.deadline
         )

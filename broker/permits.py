@@ -16,6 +16,7 @@ from topology.fleet import Account, Fleet, Model, Provider
 from topology.limits import Limit, day_offset_s
 from topology.messages import Job, Usage
 from topology.names import Priority
+from topology.pauses import jittered
 from topology.providers.outcomes import Said, Scope
 
 KEYLESS: Final = "keyless"
@@ -25,6 +26,8 @@ _AT_ONCE: Final = 0.1
 """Of what is paced, this share may be used at once, and the rest as the window passes."""
 _LEVEL_OF: Final = {Scope.MODEL: 0, Scope.KEY: 1, Scope.ACCOUNT: 1, Scope.PROVIDER: -1, Scope.ADDRESS: -1}
 """Where to begin to look, among the levels from the narrowest to the widest."""
+_SPARED_S: Final = 5.0
+"""Before a used-up retry budget is looked at again, on average."""
 _NO_COSTS: Final = {"requests": 0.0, "tokens": 0.0, "usd": 0.0}
 Limits = tuple[dict[str, Any], ...]
 
@@ -78,6 +81,7 @@ class Permits:
             lines=tuple(order_key(self.prefix, names.jobs_queue(name, model.lane, one)) for one in Priority),
             budgets=self._budgets.of_fleet(costs["usd"], now),
             own_budgets=self._budgets.of_agent(job.waiter.agent, costs["usd"], now),
+            retries=self._retries(job.waiter.deadline - now),
         )
 
     def limits_of_lane(self, lane: str, priority: Priority) -> tuple[Limits, dict[str, Limits]]:
@@ -101,6 +105,14 @@ class Permits:
     def _accounts(self, model: Model, costs: Mapping[str, float], priority: Priority) -> Limits:
         owners: Iterable[Account | None] = self.provider.quota_owners or (None,)
         return tuple(self._account(owner, model, costs, priority) for owner in owners)
+
+    def _retries(self, left_s: float) -> dict[str, Any] | None:
+        """The retry budget; None where every failed call may be followed by another."""
+        name, share = self.provider.name, self.provider.retry_budget
+        if share == 1:
+            return None
+        key = retries_key(self.prefix, name)
+        return {"provider": name, "key": key, "share": share, "park_s": jittered(_SPARED_S, left_s)}
 
     @property
     def _budgets(self) -> Budgets:
@@ -276,6 +288,11 @@ def closed_key(prefix: str, provider: str, *scope: str) -> str:
 def order_key(prefix: str, queue: str) -> str:
     """Whose turn it is in a line: that of this queue and those beside it."""
     return f"{prefix}line:{queue}|*"
+
+
+def retries_key(prefix: str, provider: str) -> str:
+    """What holds the instant from which the provider may be asked once more for what it has failed."""
+    return f"{prefix}retries:{provider}"
 
 
 def call_id(fingerprint: str, token: str) -> str:

@@ -26,7 +26,7 @@ _SCRIPTS: Final = (
     "meters",
     "enter",
 )
-_PERMITS: Final = ("limits", "closed", "permits")
+_PERMITS: Final = ("limits", "closed", "retries", "permits")
 _OF_CLAIM: Final = ("lines", "turns", "accounts")
 _OF_PERMITS: Final = frozenset({"claim", "restamp", "commit", "release", "left", "meters"})
 _LOADS: Final = 3

@@ -51,6 +51,7 @@ class ClaimTerms:
         lines: The orders of all that waits for the same lane, whichever its class and worker.
         budgets: Of all agents together.
         own_budgets: Of the agent that asks.
+        retries: The provider's retry budget, as `claim.lua` describes it; None: it has none.
     """
 
     worker: str
@@ -71,6 +72,7 @@ class ClaimTerms:
     lines: tuple[str, ...] = ()
     budgets: tuple[Mapping[str, Any], ...] = ()
     own_budgets: tuple[Mapping[str, Any], ...] = ()
+    retries: Mapping[str, Any] | None = None
 
     def limits_of(self, account: str) -> tuple[Mapping[str, Any], ...]:
         """All limits of which a claim that chose this account holds a permit."""

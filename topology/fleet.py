@@ -112,6 +112,8 @@ class Provider(Limited):
         day_resets_at: When its day ends, as `HH:MM UTC`.
         timeout_s: Seconds after which a call is given up.
         rotation: How an account is chosen.
+        retry_budget: So many retries that fail may come, for each call that ends well, of all replicas; 1: as
+            many as it takes.
     """
 
     name: str = Field(pattern=r"^[a-z0-9_-]{1,64}$")
@@ -127,6 +129,7 @@ class Provider(Limited):
     day_resets_at: str = "00:00 UTC"
     timeout_s: float = Field(default=60.0, gt=0)
     rotation: Rotation = "least_used"
+    retry_budget: float = Field(default=0.2, gt=0, le=1)
     models: tuple[Model, ...] = ()
     key_env: str | None = None
     docs_url: str | None = None

@@ -21,6 +21,7 @@ from broker.answers import (
     Over,
     Own,
     Run,
+    Spared,
     Spent,
     Stale,
     Stored,
@@ -131,7 +132,7 @@ class Execution:
         delivery: Delivery,
         job: Job,
         terms: ClaimTerms,
-        claimed: Busy | Done | Expired | Late | Later | Over | Own | Spent,
+        claimed: Busy | Done | Expired | Late | Later | Over | Own | Spared | Spent,
     ) -> Executed:
         match claimed:
             case Done():
@@ -144,15 +145,15 @@ class Execution:
                 return await self._later(delivery, job, claimed)
             case Late():
                 return await self._too_late(delivery, job, terms, claimed)
-            case Over(until=until, limit=limit):
-                return await self._over_budget(delivery, job, until, limit)
+            case Over() | Spared():
+                return await self._apart(delivery, job, claimed)
             case Spent():
                 return await self._telling.tell_spent(delivery, job, terms.token, claimed)
             case Expired():
                 return await self._telling.tell_expired(delivery, job, claimed)
 
     async def _later(self, delivery: Delivery, job: Job, later: Later) -> Executed:
-        if later.limit == "circuit" and (moved := await self._moving.around(job)) is not None:
+        if later.limit == "circuit" and (moved := await self._moving.around(job, "circuit")) is not None:
             return await self._moving.send_on(delivery, moved)
         wait_s = later.until - self._worker.clock.now()
         if len(job.route) > 1 and later.limit not in _MAY_OPEN_SOON and wait_s > _WORTH_LOOKING_S:
@@ -166,8 +167,11 @@ class Execution:
                 self._worker.notices.tell(waiter, why, later.until)
         return LaterPlease(max(0.0, wait_s), later.limit)
 
-    async def _over_budget(self, delivery: Delivery, job: Job, until: float, limit: str) -> Executed:
-        """It costs more than its agent has left: apart from the line, until then."""
+    async def _apart(self, delivery: Delivery, job: Job, alone: Over | Spared) -> Executed:
+        """Apart from the line: it costs more than its agent has left, or would be a retry too many."""
+        if isinstance(alone, Spared):
+            return await self._failing.spare(delivery, job, alone)
+        limit, until = alone.limit, alone.until
         await self._worker.notices.tell_flight(self._worker.flights, job.fingerprint, limit, until)
         return await self._moving.park(delivery, job, until - self._worker.clock.now())
 

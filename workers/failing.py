@@ -3,14 +3,14 @@
 from dataclasses import replace
 from typing import Final
 
-from broker.answers import Living, Stale, Stored
+from broker.answers import Living, Spared, Stale, Stored
 from broker.flights import Result
 from broker.permits import Permits
 from producer_sdk.transport import Delivery
 from topology.errors import ErrorType
 from topology.events import EventType
 from topology.fleet import Provider
-from topology.messages import ErrorReport, Outcome
+from topology.messages import ErrorReport, Job, Outcome
 from topology.names import RetryTier
 from topology.pauses import jittered
 from topology.providers.outcomes import Failure, FailureKind, Scope
@@ -184,11 +184,22 @@ class AfterFailure:
                 await self._give_up(call, failure, back_at)
                 self._telling.tell_of(
                     EventType.RETRY, job, provider=self._provider.name, attempt=attempt,
-                    wait_s=round(pause_s, 3), code=failure.code,
+                    wait_s=round(pause_s, 3), why=failure.kind.value, code=failure.code,
                 )  # fmt: skip
                 why = f"a retry after {self._provider.name} failed"
                 await self._worker.notices.tell_flight(self._worker.flights, job.fingerprint, why, back_at)
                 return await self._moving.pause(delivery, self._moving.next_of(job), back_at)
+
+    async def spare(self, delivery: Delivery, job: Job, spared: Spared) -> Executed:
+        """The provider's retry budget is used up: a healthy alternative, else another look after a pause."""
+        why = f"{self._provider.name} retry budget"
+        moved = await self._moving.around(job, why, spared.failed)
+        if moved is not None:
+            return await self._moving.send_on(delivery, moved)
+        wait_s = round(spared.until - self._worker.clock.now(), 3)
+        self._telling.tell_of(EventType.RETRY, job, provider=self._provider.name, wait_s=wait_s, why=why)
+        await self._worker.notices.tell_flight(self._worker.flights, job.fingerprint, why, spared.until)
+        return await self._moving.pause(delivery, job, spared.until)
 
     async def _give_up(self, call: Call, failure: Failure, parked_until: float = 0.0) -> None:
         """Ends the claim; failures in a row open the circuit of the part that failed."""

@@ -3,11 +3,12 @@
 import asyncio
 import logging
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
 from broker.flights import StateAway
-from broker.permits import closed_key
+from broker.permits import closed_key, retries_key
 from producer_sdk.transport import Delivery, Outgoing, Published
 from topology import names
 from topology.events import EventType
@@ -138,17 +139,25 @@ class Moving:
             if roster.pools(other.candidate.provider) and not roster.is_broken(other.candidate.provider)
         ]
 
-    async def around(self, job: Job) -> Outgoing | None:
-        """The message that carries the job past a provider whose calls fail, to one that is not closed."""
-        others = [o for o in self._others(job) if o.candidate.provider != job.candidate.provider]
-        prefix = self._worker.flights.prefix
-        keys = [closed_key(prefix, other.candidate.provider) for other in others]
+    async def around(self, job: Job, why: str, failed: Collection[str] = ()) -> Outgoing | None:
+        """The message that carries the job past a provider whose calls fail, to a living one not closed.
+
+        To one of those that have `failed` its flight only where that may be asked once more.
+        """
+        own, prefix, roster = job.candidate.provider, self._worker.flights.prefix, self._worker.roster
+        others = [
+            o for o in self._others(job) if roster.pools(o.candidate.provider) and o.candidate.provider != own
+        ]
+        providers = list(dict.fromkeys(other.candidate.provider for other in others))
+        keys = {closed_key(prefix, provider): provider for provider in providers}
+        keys |= {retries_key(prefix, provider): provider for provider in providers if provider in failed}
         try:
-            closed = await self._worker.flights.are_closed(keys) if keys else []
+            closed = await self._worker.flights.are_closed(list(keys)) if keys else []
         except StateAway:
             return None
-        open_ = [other for other, is_closed in zip(others, closed, strict=True) if not is_closed]
-        return await self.handed_on(job, open_[0], "circuit") if open_ else None
+        shut = {provider for provider, is_closed in zip(keys.values(), closed, strict=True) if is_closed}
+        moved = next((other for other in others if other.candidate.provider not in shut), None)
+        return await self.handed_on(job, moved, why) if moved else None
 
     def _others(self, job: Job) -> list[Job]:
         places = len(job.route)

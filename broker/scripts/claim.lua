@@ -7,6 +7,7 @@
 --       accounts: [{name, limits, keys: [{closed: [key]}], closed: [key]}], rotation, used_key, notes_key,
 --       rank (0 most urgent), shares: [number] by rank, seat (where jobs of this rank wait for the same permits),
 --       more (whether others do, there), lines: [key], the orders of all that waits for the provider's lane,
+--       retries: the provider's retry budget, as retries.lua has it,
 --       parks: [seconds], longest first: for how long the job can be parked. It comes from a worker that never
 --       calls, in place of `call` and all that follows: nothing is granted, no permit taken, no spend noted
 -- Returns one of
@@ -19,6 +20,8 @@
 --                                         committing that. `time` in place of a limit: calls last until then on
 --                                         average, and others wait for the permit
 --   idle, spends, seconds                 it may be run, by one that calls; written down as parked for so long
+--   spared, instant, providers            these have failed it, and the retry budget of this one is used up; written down
+--                                         as parked until then
 --   over, instant, limit                  its agent's own budget is spent until then: it holds up nobody else
 --   later, instant, limit, waiter...      permits are refused until then; these want to know. `turn` in place of a
 --                                         limit: there is a permit, for a class that goes first
@@ -35,7 +38,7 @@ local a = cmsgpack.unpack(ARGV[1])
 local now = clock()
 local f = read_flight(
   'state', 'status', 'token', 'worker', 'lease_until', 'spends', 'attempts', 'call', 'doubts', 'outcome', 'payer',
-  'events', 'fresh_until', 'opened', 'line'
+  'events', 'fresh_until', 'opened', 'line', 'failed'
 )
 
 -- Missing means finished long ago, or lost by Redis: the job's own deadline tells which.
@@ -116,6 +119,14 @@ if a.paused[1] and redis.call('HEXISTS', a.paused[1], a.paused[2]) == 1 then
   return append_waiters_who('tell_waits', {'later', text(now + PAUSED_POLL_S), 'paused'})
 end
 
+local retries = is_retry(a.retries, f.failed)
+if retries and not may_retry(a.retries, now) then
+  local back_at = text(now + a.retries.park_s)
+  redis.call('HSET', FLIGHT, 'parked_until', back_at)
+  leave_line(f.line, false)
+  return {'spared', back_at, f.failed}
+end
+
 local probes = {}
 local refusal = refusal_of(a.limits, now, closed_refusal(a.closed, now, probes)) or turn_refusal(a.limits, a, now)
 local chosen, accounts_refusal = choose(a, now)
@@ -150,8 +161,10 @@ for _, list in ipairs({a.limits, chosen.limits, a.budgets, a.own_budgets}) do
   end
 end
 take_turns(limits, a, now)
-local account_note = note_grant(a, chosen.name, now)
-take_permits(limits, probes, a.token, now, a.lease_s, a.permit_key, account_note)
+local notes = {}
+notes[#notes + 1] = note_grant(a, chosen.name, now)
+notes[#notes + 1] = retries_note(a.retries, retries)
+take_permits(limits, probes, a.token, now, a.lease_s, a.permit_key, notes)
 
 local call = cmsgpack.unpack(a.call)
 call.account, call.started = chosen.name, now

@@ -1,4 +1,4 @@
--- enter: a flight's job goes to this queue: it waits in that line, and in no other.
+-- enter: a flight's job goes to this queue: it waits in that line, in no other, and is not parked.
 --
 -- KEYS  flight, waiters, served
 -- ARGV  msgpack map: queue, agent, deadline
@@ -6,5 +6,6 @@
 
 local a = cmsgpack.unpack(ARGV[1])
 local side, turn = enter_line(a.queue, a.agent, a.deadline, clock())
+redis.call('HDEL', FLIGHT, 'parked_until')
 keep_until(a.deadline + GRACE)
 return {side, turn}

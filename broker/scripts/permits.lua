@@ -61,9 +61,14 @@ local function book_foreign(note, remaining, now)
   end
 end
 
--- Takes a permit of each limit, and the right to try each half-open part; notes under the token how to settle it.
-local function take_permits(limits, probes, token, now, lease_s, permit_key, account_note)
-  local notes = {account_note}
+-- Takes a permit of each limit, the right to try each half-open part, and a retry where this is one; notes under the
+-- token how to settle it. `notes` are those of its account and of the retry budget.
+local function take_permits(limits, probes, token, now, lease_s, permit_key, notes)
+  for _, note in ipairs(notes) do
+    if note.took then
+      take_retry(note.key, now)
+    end
+  end
   for _, limit in ipairs(limits) do
     notes[#notes + 1] = take_permit(limit, token, now, lease_s)
   end
@@ -144,10 +149,10 @@ end
 
 -- Ends the leases of a call and books what it really used. `how` it ended: `bill`, the units used, where a missing one
 -- keeps what was reserved; `left`, what the provider said is left of a limit, by key; `let_in`: what it has tried is
--- open again; `ok`, `failed`, `overloaded`. Returns what it has tried, and its account's note; nil where it was settled
--- before.
+-- open again; `ok`, `failed`, `overloaded`; `in_vain`: the provider failed it. Returns what it has tried, and the notes
+-- of its account and of the retry budget; nil where it was settled before.
 local function settle_permits(permit_key, how)
-  local probed, account, packed = {}, nil, redis.call('GET', permit_key)
+  local probed, others, packed = {}, {}, redis.call('GET', permit_key)
   if not packed then
     return nil
   end
@@ -173,7 +178,10 @@ local function settle_permits(permit_key, how)
       end
     elseif note.kind == 'account' then
       settle_account(note, how)
-      account = note
+      others[#others + 1] = note
+    elseif note.kind == 'retries' then
+      settle_retries(note, how)
+      others[#others + 1] = note
     else
       if how.left and how.left[note.key] then
         book_foreign(note, how.left[note.key], clock())
@@ -187,12 +195,13 @@ local function settle_permits(permit_key, how)
       end
     end
   end
-  return probed, account
+  return probed, others
 end
 
 -- Settles the permits of a call that has ended, closes the parts of its provider that refused it, and counts the failure
 -- of those that failed. Returns '1' where a circuit opened by that, '0' where none did.
 local function end_call(permit_key, how, closed, failed, now)
+  how.in_vain = #failed > 0
   local settled, probed, opened = settle_permits(permit_key, how), {}, '0'
   for _, key in ipairs(settled or {}) do
     probed[key] = true

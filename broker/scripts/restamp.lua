@@ -14,13 +14,13 @@ local f = read_flight('state', 'token')
 if f.state ~= 'running' or f.token ~= a.token then
   return {'lost'}
 end
-local probes, account = settle_permits(a.permit_key, {bill = UNSPENT})
+local probes, notes = settle_permits(a.permit_key, {bill = UNSPENT})
 local refusal = refusal_of(a.limits, now)
 if refusal then
   return {'later', text(refusal.at), refusal.name}
 end
-if account then
-  account.at = now
+for _, note in ipairs(notes or {}) do
+  note.at = now
 end
-take_permits(a.limits, probes or {}, a.token, now, a.lease_s, a.permit_key, account)
+take_permits(a.limits, probes or {}, a.token, now, a.lease_s, a.permit_key, notes or {})
 return {'mine'}

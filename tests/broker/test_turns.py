@@ -145,7 +145,7 @@ def test_classes_that_all_wait_get_their_shares_however_many_replicas_each_waits
             "permit_key": f"permit:{number}", "paused": [], "accounts": [account], "used_key": "used",
             "rotation": "least_used", "notes_key": "", "limits": [one_in(WINDOW_S, "rate")],
             "rank": line.rank, "shares": SHARES, "seat": line.seat, "budgets": [], "own_budgets": [],
-            "lines": [],
+            "lines": [], "retries": {},
         }  # fmt: skip
         answer = scripts.evaluate("claim", f"f{number}", pack(arguments))
         scripts.frozen = tuple(entry for entry in scripts.frozen if entry[0].startswith("rate"))

@@ -41,8 +41,7 @@ def claim(number: int, limit: Limit, cost: float, now: float) -> float | None:
         "token": f"t{number}", "lease_s": 15.0, "max_spends": 2, "call": pack({}), "closed": [],
         "permit_key": f"permit:{number}", "paused": [], "accounts": [account], "used_key": "used",
         "rotation": "least_used", "notes_key": "", "rank": 0, "shares": [1.0], "seat": "w", "budgets": [],
-        "own_budgets": [],
-        "lines": [],
+        "own_budgets": [], "lines": [], "retries": {},
         "limits": [as_claimed(limit, cost)],
     }  # fmt: skip
     _SCRIPTS.now = now

@@ -35,6 +35,7 @@ BUDGET = {
     "unit": "usd", "cost": 1, "name": "budget of agent a", "own": True,
 }  # fmt: skip
 RATE = {"key": "o1:rate", "amount": 2, "window_s": 60.0, "name": "rate"}
+RETRIES = {"provider": "groq", "key": "o1:retries:groq", "share": 0.2, "park_s": 5.0}
 BROKEN = {"key": "o1:closed", "until_": 0.0, "grow_s": 1.0}
 RELATIVE = (
     "permit:",
@@ -65,6 +66,7 @@ calls = st.one_of(
         })),
     st.tuples(st.just("claim"), texts, st.fixed_dictionaries({
         "worker": st.sampled_from(["w1", "w2"]), "token": tokens, "limits": st.sampled_from([(), LIMITS]),
+        "retries": st.sampled_from([{}, RETRIES]),
         "rank": st.integers(0, 2),
         "rotation": st.sampled_from(["least_used", "round_robin", "performance", "intelligent"]),
     })),
@@ -245,6 +247,26 @@ def test_any_run_of_the_scripts_is_the_same_on_both(
         pair.wait(pause_s)
 
 
+def test_a_retry_budget_is_used_up_and_fed_alike_on_both(redis: Redis) -> None:
+    pair = Pair(redis)
+    claim = {"worker": "w1", "token": "t1", "limits": (), "retries": RETRIES, **FIRST}
+    failed = {
+        "token": "t1", "billed": False, "sent": True, "parked_until": 0.0, "closes_for": None, "grow_s": 0.0,
+        "overloaded": True,
+    }  # fmt: skip
+    result = {
+        "token": "t1", "ok": True, "outcome": "a", "events": "", "keep_s": 0, "shared_s": 0, "ago": 0,
+        "retry_in": None, "bill": {},
+    }  # fmt: skip
+    for _ in range(12):
+        pair.run("claim", "r3", claim)
+        pair.run("release", "r3", failed)
+        pair.wait(0.25)
+    pair.wait(61.0)  # the circuit is half open
+    pair.run("claim", "r3", claim)
+    pair.run("commit", "r3", result)
+
+
 def test_a_whole_life_of_a_flight_is_the_same_on_both(redis: Redis) -> None:
     pair = Pair(redis)
     admission = {
@@ -259,9 +281,9 @@ def test_a_whole_life_of_a_flight_is_the_same_on_both(redis: Redis) -> None:
     lifetime: list[tuple[str, str, dict[str, Any]]] = [
         ("admit", "r3", admission),
         ("admit", "r2", admission),
-        ("claim", "r3", {"worker": "w1", "token": "t1", "limits": LIMITS, **FIRST}),
+        ("claim", "r3", {"worker": "w1", "token": "t1", "limits": LIMITS, "retries": RETRIES, **FIRST}),
         ("renew", "r3", {"worker": "w1", "token": "t1"}),
-        ("claim", "r3", {"worker": "w2", "token": "t2", "limits": LIMITS, **FIRST}),
+        ("claim", "r3", {"worker": "w2", "token": "t2", "limits": LIMITS, "retries": RETRIES, **FIRST}),
         ("commit", "r3", result),
         ("settle", "r3", {"events": "e"}),
         ("cancel", "r2", {}),

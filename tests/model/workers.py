@@ -15,6 +15,7 @@ from broker.answers import (
     Over,
     Own,
     Run,
+    Spared,
     Spent,
     Stale,
     Stored,
@@ -123,8 +124,8 @@ def _after_claim(
             return (("park", largest_tier_within(until - now)), ("ack",))
         case Later():
             return (("later", now + RENEW_EVERY_S),)
-        case Late() | Over():
-            raise AssertionError("no limit of the model opens as late as that, and nobody has a budget")
+        case Late() | Over() | Spared():
+            raise AssertionError("no limit of the model opens as late as that, and nothing has a budget")
         case Spent(started=started, doubts=doubts):
             return (("commit", "spent", token, started, 0, _doubted(doubts)),)
         case Expired(events=events, doubts=doubts):

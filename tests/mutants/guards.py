@@ -108,9 +108,37 @@ _RESERVES: Final = (
         "a claim takes no permits",
         "reserve",
         _CLAIM,
-        "take_permits(limits, probes, a.token, now, a.lease_s, a.permit_key, account_note)\n",
+        "take_permits(limits, probes, a.token, now, a.lease_s, a.permit_key, notes)\n",
         "",
         ("tests/broker/test_claim_permits.py::test_no_more_calls_run_than_the_concurrency_allows",),
+    ),
+    Mutant(
+        "a retry that fails is given back",
+        "reserve",
+        "broker/scripts/permits.lua",
+        "how.in_vain = #failed > 0\n",
+        "\n",
+        (
+            "tests/broker/test_retries.py::test_a_quiet_provider_may_be_asked_again_a_few_times_and_then_the_job_is_parked",
+        ),
+    ),
+    Mutant(
+        "a retry that ends well is not given back",
+        "reserve",
+        "broker/scripts/retries.lua",
+        "(note.took and 1 or 0) + (how.ok",
+        "(how.ok",
+        (
+            "tests/broker/test_retries.py::test_a_retry_that_ends_well_is_given_back_so_that_those_who_waited_follow",
+        ),
+    ),
+    Mutant(
+        "a first attempt is held up by the retry budget",
+        "reserve",
+        _CLAIM,
+        "if retries and not may_retry(a.retries, now) then",
+        "if a.retries.key and not may_retry(a.retries, now) then",
+        ("tests/broker/test_retries.py::test_first_attempts_are_never_held_up",),
     ),
     Mutant(
         "the lease of a running call ends while it runs",
