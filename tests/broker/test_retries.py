@@ -144,6 +144,7 @@ async def test_a_retry_that_ends_well_is_given_back_so_that_those_who_waited_fol
             if not isinstance(run, Run):
                 break
             started.append((name, own, run))
+        assert started
         for name, own, run in started:
             await desk.flights.commit(name, desk.waiter(name), own.token, run.started, Result(ok()))
         waiting = waiting[len(started) :]

@@ -215,6 +215,16 @@ _RESERVES: Final = (
         ("tests/broker/test_circuits.py::test_an_error_that_ends_a_flight_leaves_what_it_tried_closed",),
     ),
     Mutant(
+        "what a retry tier gives back before its pause is over is tried at once",
+        "order",
+        "workers/execution.py",
+        "if job.not_before > self._worker.clock.now():",
+        "if False:",
+        (
+            "tests/test_retries.py::test_with_its_budget_used_up_whoever_may_be_asked_again_is_once_the_pause_is_over",
+        ),
+    ),
+    Mutant(
         "an agent's next job has its turn at once, however many it has before",
         "order",
         "broker/scripts/lines.lua",
