@@ -193,11 +193,13 @@ class Over:
 class Spared:
     """The provider has failed this flight, as all in `failed` have, and its retry budget is used up.
 
-    The job is to be parked until then (epoch seconds), unless another candidate may be asked.
+    The job is to be parked until then (epoch seconds), unless another candidate may be asked; if it is told
+    so `again`, that was tried in this pause, and has led back here.
     """
 
     until: float
     failed: frozenset[str]
+    again: bool
 
 
 Claimed = Expired | Done | Own | Busy | Spent | Late | Over | Spared | Later | Run
@@ -312,8 +314,8 @@ def _refused(answer: list[bytes]) -> Late | Over | Spared | Later:
             return Late(float(until), limit.decode(), float(started), _doubts(doubts))
         case [b"over", until, limit]:
             return Over(float(until), limit.decode())
-        case [b"spared", until, failed]:
-            return Spared(float(until), frozenset(failed.decode().split()))
+        case [b"spared", until, again, failed]:
+            return Spared(float(until), frozenset(failed.decode().split()), again == b"1")
         case [_, until, limit, *waiters]:
             return Later(float(until), limit.decode(), _waiters(waiters))
         case _:

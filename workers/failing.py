@@ -191,10 +191,12 @@ class AfterFailure:
                 return await self._moving.pause(delivery, self._moving.next_of(job), back_at)
 
     async def spare(self, delivery: Delivery, job: Job, spared: Spared) -> Executed:
-        """The provider's retry budget is used up: a healthy alternative, else another look after a pause."""
+        """The provider's retry budget is used up: a healthy alternative, else another look after a pause.
+
+        Once for each pause: others may send it back, such as one whose limits let it start much later.
+        """
         why = f"{self._provider.name} retry budget"
-        moved = await self._moving.around(job, why, spared.failed)
-        if moved is not None:
+        if not spared.again and (moved := await self._moving.around(job, why, spared.failed)) is not None:
             return await self._moving.send_on(delivery, moved)
         wait_s = round(spared.until - self._worker.clock.now(), 3)
         self._telling.tell_of(EventType.RETRY, job, provider=self._provider.name, wait_s=wait_s, why=why)

@@ -20,8 +20,8 @@
 --                                         committing that. `time` in place of a limit: calls last until then on
 --                                         average, and others wait for the permit
 --   idle, spends, seconds                 it may be run, by one that calls; written down as parked for so long
---   spared, instant, providers            these have failed it, and the retry budget of this one is used up; written down
---                                         as parked until then
+--   spared, instant, again, providers     these have failed it, and the retry budget of this one is used up; written down
+--                                         as parked until then. `again`: 1 where it was told so for that pause before
 --   over, instant, limit                  its agent's own budget is spent until then: it holds up nobody else
 --   later, instant, limit, waiter...      permits are refused until then; these want to know. `turn` in place of a
 --                                         limit: there is a permit, for a class that goes first
@@ -38,7 +38,7 @@ local a = cmsgpack.unpack(ARGV[1])
 local now = clock()
 local f = read_flight(
   'state', 'status', 'token', 'worker', 'lease_until', 'spends', 'attempts', 'call', 'doubts', 'outcome', 'payer',
-  'events', 'fresh_until', 'opened', 'line', 'failed'
+  'events', 'fresh_until', 'opened', 'line', 'failed', 'spared_until'
 )
 
 -- Missing means finished long ago, or lost by Redis: the job's own deadline tells which.
@@ -121,10 +121,11 @@ end
 
 local retries = is_retry(a.retries, f.failed)
 if retries and not may_retry(a.retries, now) then
-  local back_at = text(now + a.retries.park_s)
-  redis.call('HSET', FLIGHT, 'parked_until', back_at)
+  local again = (f.spared_until or 0) > now
+  local back_at = text(again and f.spared_until or now + a.retries.park_s)
+  redis.call('HSET', FLIGHT, 'parked_until', back_at, 'spared_until', back_at)
   leave_line(f.line, false)
-  return {'spared', back_at, f.failed}
+  return {'spared', back_at, again and '1' or '0', f.failed}
 end
 
 local probes = {}

@@ -8,7 +8,8 @@
 -- A budget is {provider, key, share, park_s}, or empty where there is none. `park_s`: for how long a job is parked where
 -- it is used up. Its key holds the instant from which a retry may go; each EACH_S by which that is over stands for one
 -- more, up to MOST of them. No key: all of them.
--- The flight's field `failed` names the providers that have failed it.
+-- The flight's field `failed` names the providers that have failed it; `spared_until` is the end of the latest pause for
+-- want of a retry.
 
 local MOST = 10
 local EACH_S = 5

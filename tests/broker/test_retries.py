@@ -216,6 +216,29 @@ async def test_who_asks_for_the_same_while_it_is_spared_leads_anew(desk: Desk) -
     assert await desk.flights.admit(admissions[2:]) == [Lead(2)]
 
 
+async def test_whoever_comes_back_within_the_pause_is_told_so_again(desk: Desk) -> None:
+    await use_up(desk)
+    first = await fail(desk, "wasteful")
+
+    second = await fail(desk, "wasteful")
+
+    assert isinstance(first, Spared)
+    assert isinstance(second, Spared)
+    assert (first.again, second.again) == (False, True)
+    assert second.until == first.until
+
+
+async def test_after_the_pause_it_may_go_elsewhere_anew(desk: Desk) -> None:
+    await use_up(desk)
+    await fail(desk, "wasteful")
+    await desk.redis.hset(desk.key("flight:wasteful"), "spared_until", str(desk.start - 1.0))
+
+    spared = await fail(desk, "wasteful")
+
+    assert isinstance(spared, Spared)
+    assert not spared.again
+
+
 async def test_a_job_that_is_spared_and_goes_elsewhere_is_parked_no_more(desk: Desk) -> None:
     await desk.flights.admit([Admission("f", desk.waiter("r1"), 600.0, 600.0)])
     await fail(desk, "f")
