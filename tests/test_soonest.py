@@ -65,5 +65,5 @@ async def test_who_would_wait_past_its_deadline_goes_back_to_a_provider_that_can
             simulator.change(faults=Faults().model_dump())
             reply = await asked
 
-    assert reply.provider == "first"
-    assert len(spare.ledger()) == 1
+        assert reply.provider == "first"
+        assert len(spare.ledger()) == 1
