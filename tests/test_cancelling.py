@@ -103,7 +103,7 @@ async def test_a_timeout_around_a_call_withdraws_it(house: House, simulator: Sim
 async def test_a_running_call_that_nobody_wants_is_cut_at_once_and_its_place_is_free(
     house: House, simulator: SimulatorProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workers.execution.RENEW_EVERY_S", 3600.0)  # whoever is not told never finds out
+    monkeypatch.setattr("workers.claimed_calls.RENEW_EVERY_S", 3600.0)  # whoever is not told never finds out
     slow(simulator, 600.0)
     fleet = house.simulated(simulator.base_url)
 
@@ -139,7 +139,7 @@ async def no_leases(house: House) -> None:
 async def test_a_worker_that_was_not_told_finds_out_when_it_renews(
     house: House, simulator: SimulatorProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workers.execution.RENEW_EVERY_S", 0.1)
+    monkeypatch.setattr("workers.claimed_calls.RENEW_EVERY_S", 0.1)
     slow(simulator, 600.0)
     fleet = house.simulated(simulator.base_url)
 

@@ -38,7 +38,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisNode]:
 async def away(house: House, node: RedisNode, monkeypatch: pytest.MonkeyPatch) -> House:
     """A house whose Redis is that one, and whose workers lose patience with it sooner."""
     monkeypatch.setattr("workers.worker.RENEW_EVERY_S", 0.5)
-    monkeypatch.setattr("workers.execution.RENEW_EVERY_S", 0.5)
+    monkeypatch.setattr("workers.claimed_calls.RENEW_EVERY_S", 0.5)
     monkeypatch.setattr("workers.worker._REDIS_TIMEOUT_S", PATIENCE_S)
     async with Redis.from_url(node.redis_url) as redis:
         await redis.flushall()

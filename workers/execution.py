@@ -7,42 +7,26 @@ everything that follows from it is confirmed, and `claim` knows what was done al
 import asyncio
 import logging
 from collections import Counter
-from contextlib import suppress
-from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
-from broker.answers import (
-    Busy,
-    Done,
-    Expired,
-    Late,
-    Later,
-    Living,
-    Over,
-    Own,
-    Run,
-    Spared,
-    Spent,
-    Stale,
-    Stored,
-)
-from broker.flights import RENEW_EVERY_S, ClaimTerms, Result, StateAway
+from broker.answers import Busy, Done, Expired, Late, Later, Over, Own, Run, Spared, Spent
+from broker.flights import ClaimTerms, StateAway
 from broker.permits import Permits
 from producer_sdk.transport import Delivery
 from topology import names
-from topology.errors import ErrorType, Refused
+from topology.errors import Refused
 from topology.estimates import AnswerLengths
-from topology.events import EventType
 from topology.fleet import Provider
-from topology.messages import ErrorReport, Job, Outcome
+from topology.messages import Job
 from topology.providers.outcomes import Completion, Failure
+from workers.answering import AfterAnswer
 from workers.calling import ProviderClient
+from workers.claimed_calls import ClaimedCalls, Cut, Ended, NotBegun
 from workers.claims import Call, Claims
 from workers.failing import AfterFailure
 from workers.line import Attempt
 from workers.moving import AGAIN_S, Executed, GoOn, LaterPlease, Moving
 from workers.notices import in_words
-from workers.prices import Prices
 from workers.telling import Telling
 from workers.underway import Running
 from workers.worker import Worker
@@ -52,21 +36,6 @@ log = logging.getLogger("optimizer.execution")
 _MAY_OPEN_SOON: Final = frozenset({"turn", "circuit", "paused"})
 _WORTH_LOOKING_S: Final = 1.0
 """Where it waits for less, no other candidate is asked."""
-
-
-@dataclass(frozen=True)
-class NotBegun:
-    """Nothing was sent: RabbitMQ took no entry in the books in time, or the permits are refused by now."""
-
-    later: LaterPlease
-
-
-class TooLate(Exception):
-    """A call that was ready to leave after its permits had ended, and got no others."""
-
-    def __init__(self, later: LaterPlease) -> None:
-        super().__init__(later.limit)
-        self.later = later
 
 
 class Execution:
@@ -79,13 +48,13 @@ class Execution:
         self._provider = provider
         self._client = client
         self._permits = Permits(worker.fleet, provider, worker.flights.prefix, worker.id, answers)
-        self._prices = Prices(provider)
         self._moving = Moving(worker)
         self._claims = Claims(worker)
         self._telling = Telling(worker, self._moving)
-        self._failing = AfterFailure(
-            worker, provider, self._permits, self._claims, self._telling, self._moving
-        )
+        own = self._permits, self._claims, self._telling
+        self._calls = ClaimedCalls(worker, provider, client, *own)
+        self._answered = AfterAnswer(worker, provider, *own, self._moving)
+        self._failing = AfterFailure(worker, provider, *own, self._moving)
         self._underway = worker.underway
 
     async def execute(self, attempt: Attempt) -> Executed:
@@ -189,160 +158,29 @@ class Execution:
         # An earlier call of this flight may still be on its way out: it has lost its claim and its place.
         mine = self._underway.running[job.fingerprint] = Running(job.waiter.key, [delivery])
         try:
-            ended, seconds = await self._call_provider(call, mine.hurry)
+            ended, seconds = await self._calls.make(call, mine.hurry)
             # Whatever happened to the connection meanwhile: one of these the broker counts as ours.
             carrier = next((d for d in mine.deliveries if d.is_held), delivery)
-            match ended:
-                case NotBegun(later=later):
-                    executed = await self._not_begun(call, later)
-                case None:
-                    executed = await self._called_off(carrier, call, seconds)
-                case Completion():
-                    executed = await self._completed(carrier, call, ended, seconds)
-                case Failure():
-                    executed = await self._failing.follow(carrier, call, ended, seconds)
-            mine.executed = executed
+            executed = mine.executed = await self._after(carrier, call, ended, seconds)
         finally:
             if self._underway.running.get(job.fingerprint) is mine:
                 del self._underway.running[job.fingerprint]
             mine.ended.set()
         return executed
 
-    async def _not_begun(self, call: Call, later: LaterPlease) -> Executed:
-        """The claim goes back, and the job keeps its place."""
-        error = ErrorType.OVERLOADED.value
-        await self._telling.enter_failed(call, 0.0, status=None, error=error, kind="unsent", code=None)
-        await self._claims.release(call, sent=False)
-        return later
-
-    async def _call_provider(
-        self, call: Call, hurry: asyncio.Event
-    ) -> tuple[Completion | Failure | NotBegun | None, float]:
-        """The call and its duration in seconds; None in place of an end when nobody wants it any more.
-
-        The claim is renewed from its first moment: to enter it in the books can take seconds, too.
-        """
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        async with asyncio.TaskGroup() as group:
-            ending = group.create_task(self._begin_and_call(call), name="provider call")
-            renewing = group.create_task(self._renew(call, ending, hurry), name="renew claim")
-            await asyncio.wait({ending})
-            renewing.cancel()
-        return (None, loop.time() - began) if ending.cancelled() else ending.result()
-
-    async def _begin_and_call(self, call: Call) -> tuple[Completion | Failure | NotBegun, float]:
-        """Nothing starts that is not in the books."""
-        await self._telling.enter_doubtful(call.job, *call.run.doubts)
-        if not await self._telling.write_ahead(call, self._provider.timeout_s):
-            return NotBegun(LaterPlease(AGAIN_S, "RabbitMQ")), 0.0
-        loop, run = asyncio.get_running_loop(), call.run
-        began = loop.time()
-        try:
-            ended = await self._client.call(
-                call.job, run.account, run.key_index, call.id, lambda: self._ensure_permits(call)
-            )
-        except TooLate as too_late:
-            return NotBegun(too_late.later), 0.0
-        return ended, loop.time() - began
-
-    async def _ensure_permits(self, call: Call) -> None:
-        """Takes them anew as long as they are too old to be sent with.
-
-        Raises:
-            TooLate: They are refused by now.
-        """
-        loop, account, asked_at = asyncio.get_running_loop(), call.run.account, call.asked_at
-        while call.terms.is_stale(account, loop.time() - asked_at):
-            asked_at = loop.time()
-            try:
-                answer = await self._worker.flights.restamp(call.job.fingerprint, call.terms, account)
-            except StateAway:
-                raise TooLate(LaterPlease(AGAIN_S, "Redis")) from None
-            match answer:
-                case "lost":
-                    raise TooLate(LaterPlease(0.0, "own claim"))
-                case (until, limit):
-                    raise TooLate(LaterPlease(max(0.0, until - self._worker.clock.now()), limit))
-
-    async def _renew(self, call: Call, ending: "asyncio.Task[Any]", hurry: asyncio.Event) -> None:
-        leases = self._permits.leases_of(call.run.account, call.terms)
-        pause_s = RENEW_EVERY_S
-        while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(pause_s):
-                    await hurry.wait()
-            hurry.clear()
-            pause_s = RENEW_EVERY_S
-            try:
-                verdict = await self._worker.flights.renew(
-                    call.job.fingerprint, call.job.waiter, call.terms, call.run, leases
-                )
-            except StateAway:
-                pause_s = AGAIN_S  # the call goes on, and renewing is the first thing when Redis is back
-                continue
-            if verdict == "unwanted":
-                ending.cancel()
-                return
-
-    async def _completed(
-        self, delivery: Delivery, call: Call, completion: Completion, seconds: float
-    ) -> Executed:
-        usage, job = completion.usage, call.job
-        price = self._prices.cost_usd(call.model, completion)
-        outcome = Outcome(
-            status="ok",
-            body=completion.body,
-            provider=self._provider.name,
-            model=call.model.id,
-            usage=usage,
-            cost_usd=price,
-            provider_s=seconds,
-            attempts=call.run.attempt,
-        )
-        bill = self._permits.billed(job, usage, price)
-        event = self._worker.events.event(
-            EventType.CALL_COMPLETED,
-            id=call.id,
-            **self._telling.facts(call),
-            latency_s=round(seconds, 4),
-            status=200,
-            prompt_tokens=usage.prompt_tokens,
-            completion_tokens=usage.completion_tokens,
-            cost_usd=price,
-        ).to_bytes()
-        _, keep_s = self._worker.fleet.cache.freshness(job.request)
-        left = self._permits.left_of(call.run.account, call.model, completion.limits)
-        parts = self._permits.parts_of(call.run.account, call.model)
-        result = Result(outcome, event, keep_s=keep_s, bill=bill, left=left, parts=parts)
-        try:
-            stored = await self._claims.commit(call, result)
-        except Refused as refused:  # paid for, and as large if it were bought again
-            stored = await self._claims.commit(call, replace(result, outcome=_too_large(outcome, refused)))
-        await self._worker.learning.succeeded(job)
-        match stored:
-            case Stored(duplicate=True):
-                await self._worker.books.enter_packed(event)
-                await self._worker.books.enter(
-                    EventType.SPEND_DUPLICATE,
-                    f"{call.id}:duplicate",
-                    **self._telling.facts(call),
-                    cost_usd=price,
-                )
-            case Stored():
-                pass
-            case Stale() | Living():  # a result is taken from anyone; this was an answer too large to send
-                return await self._moving.park(delivery, job, 0.0)
-        return await self._telling.tell(delivery, job, stored)
-
-    async def _called_off(self, delivery: Delivery, call: Call, seconds: float) -> Executed:
-        """Nobody wanted it any more, and it was cut. `renew` has ended the claim; here its leases end."""
-        error = ErrorType.CANCELLED.value
-        await self._telling.enter_failed(call, seconds, status=None, error=error, kind="cancelled", code=None)
-        await self._telling.enter_doubtful(call.job, call.facts, reason="cancelled")
-        await self._claims.release(call, billed=True)
-        delivery.ack()
-        return GoOn()
+    async def _after(self, delivery: Delivery, call: Call, ended: Ended, seconds: float) -> Executed:
+        match ended:
+            case NotBegun(later=later):
+                await self._calls.end_unsent(call)
+                return later  # it keeps its place
+            case Cut():
+                await self._calls.end_cut(call, seconds)
+                delivery.ack()
+                return GoOn()
+            case Completion():
+                return await self._answered.follow(delivery, call, ended, seconds)
+            case Failure():
+                return await self._failing.follow(delivery, call, ended, seconds)
 
     async def set_aside(self, delivery: Delivery) -> None:
         """After a fault of ours: out of the way for a while, for another worker perhaps."""
@@ -373,9 +211,3 @@ class Execution:
             return mine.executed or LaterPlease(AGAIN_S, "own call")
         delivery.ack()
         return GoOn()
-
-
-def _too_large(outcome: Outcome, refused: Refused) -> Outcome:
-    """The error in place of an answer that is larger than a message may be."""
-    error = ErrorReport(type=ErrorType.PROVIDER_ERROR, message=f"{outcome.provider}: {refused.message}")
-    return outcome.model_copy(update={"status": "error", "body": None, "error": error})

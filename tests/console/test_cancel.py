@@ -39,7 +39,7 @@ async def test_an_operator_calls_a_waiting_request_off_and_its_caller_is_told(
 async def test_an_operator_ends_a_running_call_that_nobody_else_waits_for(
     own_redis: House, simulator: SimulatorProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workers.execution.RENEW_EVERY_S", 3600.0)
+    monkeypatch.setattr("workers.claimed_calls.RENEW_EVERY_S", 3600.0)
     slow(simulator, 600.0)
     house = own_redis
     fleet = house.simulated(simulator.base_url)

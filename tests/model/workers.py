@@ -1,4 +1,5 @@
-"""The backends' rules, step by step: `workers/execution.py`, `telling.py`, `failing.py` and `moving.py`."""
+"""The backends' rules, step by step: `workers/execution.py`, `claimed_calls.py`, `answering.py`,
+`failing.py`, `telling.py` and `moving.py`."""
 
 from collections.abc import Iterator
 from typing import assert_never

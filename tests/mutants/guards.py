@@ -201,7 +201,7 @@ _RESERVES: Final = (
     Mutant(
         "what the provider says is left of a limit is not heard",
         "reserve",
-        "workers/execution.py",
+        "workers/answering.py",
         "Result(outcome, event, keep_s=keep_s, bill=bill, left=left, parts=parts)",
         "Result(outcome, event, keep_s=keep_s, bill=bill, left=None, parts=parts)",
         ("tests/test_quotas.py::test_what_another_program_uses_of_a_limit_is_heard_from_the_provider",),
@@ -319,7 +319,7 @@ _BOOKS: Final = (
     Mutant(
         "a call is made that is not in the books",
         "books",
-        "workers/execution.py",
+        "workers/claimed_calls.py",
         "if not await self._telling.write_ahead(call, self._provider.timeout_s):",
         "if not await self._telling.write_ahead(call, self._provider.timeout_s) and False:",
         ("tests/test_books.py::test_nothing_is_called_while_rabbitmq_takes_no_entries",),
