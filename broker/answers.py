@@ -202,6 +202,13 @@ class Spared:
     again: bool
 
 
+@dataclass(frozen=True)
+class NotHedged:
+    """No second call is made; `why` as `hedge.lua` says it."""
+
+    why: str
+
+
 Claimed = Expired | Done | Own | Busy | Spent | Late | Over | Spared | Later | Run
 
 
@@ -306,6 +313,17 @@ def claimed(answer: list[bytes]) -> Claimed:
             )
         case _:
             raise AssertionError(f"claim.lua answered {answer[:1]}")
+
+
+def hedged(answer: list[bytes]) -> Run | NotHedged:
+    """Reads what `hedge.lua` answered."""
+    match answer:
+        case [b"no", why]:
+            return NotHedged(why.decode())
+        case _:
+            run = claimed(answer)
+            assert isinstance(run, Run), "it never waits"  # noqa: S101 - narrows
+            return run
 
 
 def _refused(answer: list[bytes]) -> Late | Over | Spared | Later:

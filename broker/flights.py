@@ -15,6 +15,7 @@ from broker.answers import (
     Cancelled,
     Claimed,
     Committed,
+    NotHedged,
     Released,
     Run,
     Spot,
@@ -24,6 +25,7 @@ from broker.answers import (
     cancelled,
     claimed,
     committed,
+    hedged,
     uses,
 )
 from broker.away import StateAway, asking
@@ -42,6 +44,8 @@ BACKOFF_S: Final = 25.0
 LONGEST_BACKOFF_S: Final = 500.0
 """How long a job that is out is a sign of life: as long as its flight had waited when it was led, within
 these. A client's silence (30 s, doubled) is longer each time, so that who asks again leads."""
+
+Renewed = Literal["mine", "unwanted", "answered", "lost"]
 
 _LAYOUT: Final = "o1"
 """Part of every key: a release that lays its records out differently never reads these."""
@@ -71,29 +75,32 @@ class Flights:
             "claim",
             fingerprint,
             **_of(waiter),
+            **terms.arguments(),
             worker=terms.worker,
-            token=terms.token,
             lease_s=LEASE_S,
             max_spends=terms.max_spends,
-            call=pack(terms.call),
             permit_key=self._permit_key(terms.token),
-            limits=terms.limits,
-            closed=terms.closed,
-            paused=terms.paused or (),
-            accounts=terms.accounts,
-            used_key=terms.used_key,
-            rotation=terms.rotation,
-            notes_key=terms.notes_key,
-            rank=terms.rank,
-            shares=terms.shares,
             seat=terms.seat,
             more=terms.more,
             lines=terms.lines,
-            budgets=terms.budgets,
-            own_budgets=terms.own_budgets,
             retries=dict(terms.retries or {}),
         )
         return claimed(answer)
+
+    async def hedge(self, fingerprint: str, hedges: str, terms: ClaimTerms) -> Run | NotHedged:
+        """Asks for the right to call another provider beside a call that takes long; `hedges` is its token.
+
+        The claim of that call stays as it is. `terms.token` is the new call's.
+        """
+        answer = await self._scripts.run(
+            "hedge",
+            fingerprint,
+            **terms.arguments(),
+            hedges=hedges,
+            lease_s=LEASE_S,
+            permit_key=self._permit_key(terms.token),
+        )
+        return hedged(answer)
 
     async def attend(
         self, fingerprint: str, waiter: Waiter, *, worker: str, token: str, max_spends: int
@@ -137,10 +144,11 @@ class Flights:
 
     async def renew(
         self, fingerprint: str, waiter: Waiter, terms: ClaimTerms, run: Run, leases: Sequence[str]
-    ) -> Literal["mine", "unwanted", "lost"]:
-        """Keeps the claim and its concurrency leases for another 15 s.
+    ) -> Renewed:
+        """Keeps the claim, or the place beside it, and its concurrency leases for another 15 s.
 
-        `unwanted` ends the claim, since nobody waits; `release` ends its leases, once the call is cut.
+        `unwanted` ends the claim, since nobody waits; `answered`: another call made beside it has answered.
+        Of both `release` ends the leases, once the call is cut.
         """
         answer = await self._scripts.run(
             "renew",
@@ -153,7 +161,7 @@ class Flights:
             call=pack({**terms.call, "account": run.account, "started": run.started}),
             leases=list(leases),
         )
-        verdict: Literal["mine", "unwanted", "lost"] = answer[0].decode()  # type: ignore[assignment]
+        verdict: Renewed = answer[0].decode()  # type: ignore[assignment]
         return verdict
 
     async def commit(

@@ -16,6 +16,7 @@ from broker.away import StateAway, asking
 _SCRIPTS: Final = (
     "admit",
     "claim",
+    "hedge",
     "restamp",
     "renew",
     "commit",
@@ -28,7 +29,7 @@ _SCRIPTS: Final = (
 )
 _PERMITS: Final = ("limits", "closed", "retries", "permits")
 _OF_CLAIM: Final = ("lines", "turns", "accounts")
-_OF_PERMITS: Final = frozenset({"claim", "restamp", "commit", "release", "left", "meters"})
+_OF_PERMITS: Final = frozenset({"claim", "hedge", "restamp", "commit", "release", "left", "meters"})
 _LOADS: Final = 3
 """How often they are loaded for one round trip in a Redis that forgets them again."""
 _WHEN_FULL: Final = frozenset({"restamp", "renew", "commit", "release", "settle", "cancel"})
@@ -137,7 +138,7 @@ def _source(name: str) -> str:
         parts[-1:-1] = ["limits", "lines"]
     if name == "enter":
         parts[-1:-1] = ["lines"]
-    if name == "claim":
+    if name in {"claim", "hedge"}:
         parts[-1:-1] = _OF_CLAIM
     return "\n".join(folder.joinpath(f"{part}.lua").read_text("utf-8") for part in parts)
 

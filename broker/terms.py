@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from broker.scripting import pack
 from topology.messages import Outcome, Waiter
 
 
@@ -73,6 +74,24 @@ class ClaimTerms:
     budgets: tuple[Mapping[str, Any], ...] = ()
     own_budgets: tuple[Mapping[str, Any], ...] = ()
     retries: Mapping[str, Any] | None = None
+
+    def arguments(self) -> dict[str, Any]:
+        """As `claim.lua` takes them, and `hedge.lua`."""
+        return {
+            "token": self.token,
+            "call": pack(self.call),
+            "limits": self.limits,
+            "closed": self.closed,
+            "paused": self.paused or (),
+            "accounts": self.accounts,
+            "used_key": self.used_key,
+            "rotation": self.rotation,
+            "notes_key": self.notes_key,
+            "rank": self.rank,
+            "shares": self.shares,
+            "budgets": self.budgets,
+            "own_budgets": self.own_budgets,
+        }
 
     def limits_of(self, account: str) -> tuple[Mapping[str, Any], ...]:
         """All limits of which a claim that chose this account holds a permit."""

@@ -139,6 +139,8 @@ class Job(WireMessage):
         position: Which of them this job is for.
         not_before: The instant (epoch seconds) before which it is not to be tried. Retry tiers have fixed
             times, and give it back earlier.
+        hedges: The token of a claim whose call takes long: this one asks another provider besides, at once or
+            not at all. None: it is the flight's own job.
     """
 
     kind: ClassVar[str] = "job"
@@ -149,6 +151,7 @@ class Job(WireMessage):
     route: tuple[Candidate, ...] = Field(min_length=1)
     position: int = Field(default=0, ge=0)
     not_before: float = Field(default=0.0, ge=0, le=FARTHEST)
+    hedges: Short | None = None
 
     @property
     def candidate(self) -> Candidate:

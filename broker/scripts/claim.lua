@@ -14,7 +14,7 @@
 --   expired, events, doubts               nobody waits any more; the flight ends here
 --   done, outcome, payer, events, waiter...    the answer is there; these have not got it
 --   own, token                            this process runs it, or a claim of its own got lost on the way
---   busy, instant                         somebody else runs it, his lease ends then
+--   busy, instant                         somebody else runs it, or a hedge may still answer; that lease ends then
 --   spent, spends, started, doubts        max_spends is used up; the claim is for committing that
 --   late, instant, limit, started, doubts permits are refused until then, and nobody waits for so long; the claim is for
 --                                         committing that. `time` in place of a limit: calls last until then on
@@ -38,7 +38,7 @@ local a = cmsgpack.unpack(ARGV[1])
 local now = clock()
 local f = read_flight(
   'state', 'status', 'token', 'worker', 'lease_until', 'spends', 'attempts', 'call', 'doubts', 'outcome', 'payer',
-  'events', 'fresh_until', 'opened', 'line', 'failed', 'spared_until'
+  'events', 'fresh_until', 'opened', 'line', 'failed', 'spared_until', 'hedge_until'
 )
 
 -- Missing means finished long ago, or lost by Redis: the job's own deadline tells which.
@@ -64,6 +64,9 @@ if leased and f.worker == a.worker then
 end
 if leased then
   return {'busy', text(f.lease_until)}
+end
+if (f.hedge_until or 0) > now then
+  return {'busy', text(f.hedge_until)}
 end
 
 -- A claim that nobody gave up, whose lease is over: its call may have been made, and billed. It is named until

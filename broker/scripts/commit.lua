@@ -12,12 +12,13 @@
 --   stored, broke, payer, events, outcome, waiter...   these have no answer yet; broke is 1 where a circuit opened
 --   duplicate, 0, payer, events, outcome, waiter...    another result came first; this spend was one too many
 --   stale                                          an error of somebody who no longer holds the claim
---   living                                         somebody has time for another try: release instead
+--   living                                         somebody has time for another try, or a call made beside this one
+--                                                  may still answer: release instead
 
 local a = cmsgpack.unpack(ARGV[1])
 local now = clock()
 local f = read_flight('state', 'status', 'token', 'opened', 'result_token', 'keep_s', 'spends', 'payer', 'events',
-  'fresh_until')
+  'fresh_until', 'hedge_until')
 
 local how = {bill = a.bill, left = a.left, let_in = #a.failed == 0, ok = a.ok}
 
@@ -70,7 +71,7 @@ if not repeated then
       settle()
       return {'stale'}
     end
-    if a.retry_at > 0 and latest_deadline() > a.retry_at then
+    if (a.retry_at > 0 and latest_deadline() > a.retry_at) or (f.hedge_until or 0) > now then
       return {'living'}
     end
   end

@@ -4,7 +4,9 @@
 -- array of strings. Instants are epoch seconds on Redis's own clock, spans are seconds.
 --
 -- flight   hash   state queued|running|done|ended, opened, payer, leads, published_at|_by|_rank, parked_until,
---                 token, worker, lease_until, started, call, doubts, spends, attempts, failed and spared_until (as retries.lua says),
+--                 token, worker, lease_until, started, call, doubts, spends, attempts,
+--                 failed and spared_until (as retries.lua says),
+--                 hedge (the token of a call that was made beside the claim's), hedge_until (its lease),
 --                 outcome, status, done_at, fresh_until, result_token, events, keep_s, keep_until,
 --                 line (where it waits, as lines.lua says)
 -- waiters  hash   waiter key -> waiter (msgpack), those who have no answer yet
@@ -28,7 +30,7 @@ end
 local NUMERIC = {
   opened = true, leads = true, published_at = true, published_rank = true, parked_until = true,
   lease_until = true, started = true, spends = true, attempts = true, done_at = true,
-  fresh_until = true, keep_s = true, keep_until = true, spared_until = true,
+  fresh_until = true, keep_s = true, keep_until = true, spared_until = true, hedge_until = true,
 }
 local function read_flight(...)
   local names, flight = {...}, {}
@@ -90,7 +92,8 @@ end
 
 -- A flight that was done, or is not known, begins; events of its last end that nobody has published stay.
 local function begin(payer, now)
-  redis.call('HDEL', FLIGHT, 'token', 'worker', 'lease_until', 'started', 'call', 'failed', 'spared_until')
+  redis.call('HDEL', FLIGHT, 'token', 'worker', 'lease_until', 'started', 'call', 'failed', 'spared_until', 'hedge',
+    'hedge_until')
   redis.call('HSET', FLIGHT, 'state', 'queued', 'opened', text(now), 'payer', payer, 'leads', 1, 'spends', 0,
     'attempts', 0)
 end

@@ -9,10 +9,13 @@
 
 local a = cmsgpack.unpack(ARGV[1])
 local now = clock()
-local f = read_flight('state', 'token', 'spends', 'attempts', 'call')
+local f = read_flight('state', 'token', 'spends', 'attempts', 'call', 'hedge')
 
 local how = {bill = not a.sent and UNSPENT or nil, overloaded = a.overloaded, failed = a.overloaded or #a.closed > 0}
 local broke = end_call(a.permit_key, how, a.closed, a.failed, now)
+if f.hedge == a.token then
+  redis.call('HDEL', FLIGHT, 'hedge_until') -- nobody need wait for its answer
+end
 
 if f.state ~= 'running' or f.token ~= a.token then
   return {'lost', tostring(f.attempts or 0), broke}

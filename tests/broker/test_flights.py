@@ -6,7 +6,7 @@ import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -14,7 +14,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from broker.answers import Admitted, Claimed, Committed, Hit, Joined, Lead, Run
-from broker.flights import Admission, ClaimTerms, Flights, Result, StateAway
+from broker.flights import Admission, ClaimTerms, Flights, Renewed, Result, StateAway
 from sandbox.nodes import Brokers
 from topology.errors import ErrorType
 from topology.messages import ErrorReport, Outcome, Waiter
@@ -79,9 +79,7 @@ class Desk:
         assert isinstance(run, Run)
         return run
 
-    async def renew(
-        self, waiter: Waiter, terms: ClaimTerms, run: Run, *leases: str
-    ) -> Literal["mine", "unwanted", "lost"]:
+    async def renew(self, waiter: Waiter, terms: ClaimTerms, run: Run, *leases: str) -> Renewed:
         return await self.flights.renew(FLIGHT, waiter, terms, run, leases)
 
     async def commit(

@@ -5,10 +5,10 @@ Redis's whole content is a number here, its place in the book of all that was ev
 
 from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from broker.answers import Admitted, Cancelled, Claimed, Committed, Doubts, Released, Run
-from broker.flights import BACKOFF_S, LONGEST_BACKOFF_S, Admission, ClaimTerms, Flights, Result
+from broker.flights import BACKOFF_S, LONGEST_BACKOFF_S, Admission, ClaimTerms, Flights, Renewed, Result
 from tests.model.lua import PREFIX, LuaScripts, sources
 from tests.model.standin import Frozen, Store
 from topology.errors import ErrorType
@@ -91,7 +91,7 @@ class Flight:
 
     def renew(
         self, redis: int, now: float, who: Who, worker: str, token: str, run: Run
-    ) -> tuple[Literal["mine", "unwanted", "lost"], int]:
+    ) -> tuple[Renewed, int]:
         return self._run(
             ("renew", redis, now, who, worker, token, run.started),
             lambda: self._flights.renew(FLIGHT, self._waiter(who), self._terms(worker, token), run, _LEASES),

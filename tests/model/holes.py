@@ -85,8 +85,7 @@ HOLES: Final = (
     _hole(
         "H6c", "an error gives way to whoever has time",
         scenario("a follower", Ask("r1", timeout_s=0.5), R2, must="r2", failures=1),
-        ("if a.retry_at > 0 and latest_deadline() > a.retry_at then",
-         "if a.retry_at > 0 and a.deadline > a.retry_at then"),
+        ("a.retry_at > 0 and latest_deadline() > a.retry_at", "a.retry_at > 0 and a.deadline > a.retry_at"),
     ),
     _hole(
         "H6d", "a result replaces an error",

@@ -70,6 +70,11 @@ calls = st.one_of(
         "rank": st.integers(0, 2),
         "rotation": st.sampled_from(["least_used", "round_robin", "performance", "intelligent"]),
     })),
+    st.tuples(st.just("hedge"), texts, st.fixed_dictionaries({
+        "token": tokens, "hedges": tokens, "limits": st.sampled_from([(), LIMITS]),
+        "rank": st.integers(0, 2),
+        "rotation": st.sampled_from(["least_used", "round_robin", "performance", "intelligent"]),
+    })),
     st.tuples(st.just("restamp"), texts, st.fixed_dictionaries({"token": tokens})),
     st.tuples(st.just("renew"), texts, st.fixed_dictionaries({"worker": st.just("w1"), "token": tokens})),
     st.tuples(
@@ -151,10 +156,11 @@ class Pair:
         waiter = pack({"deadline": deadline, "tell_waits": name == "r2"})
         common = {"key": f"a/{name}", "waiter": waiter, "deadline": deadline, **details}
         match script:
-            case "claim":
+            case "claim" | "hedge":
                 account = {"name": "main", "limits": [], "keys": [{"closed": []}], "closed": ["o1:closed"]}
                 return common | {
-                    "lease_s": 15.0, "max_spends": 2, "call": pack({"call": details["token"]}), "closed": [],
+                    "lease_s": 15.0, "max_spends": 2, "closed": [],
+                    "call": pack({"call": details["token"], "provider": script}),
                     "permit_key": f"o1:permit:{details['token']}", "paused": [], "accounts": [account],
                     "used_key": "o1:used", "notes_key": "o1:notes", "shares": [8.0, 3.0, 1.0],
                     "seat": "w1:any", "budgets": [BUDGET], "own_budgets": [],
@@ -278,10 +284,17 @@ def test_a_whole_life_of_a_flight_is_the_same_on_both(redis: Redis) -> None:
         "token": "t2", "ok": True, "outcome": "a", "events": "e", "keep_s": 600, "shared_s": 0, "ago": 1,
         "retry_in": None, "bill": {"requests": 1.0, "tokens": 7},
     }  # fmt: skip
+    failed = {
+        "token": "t3", "billed": False, "sent": True, "parked_until": 0.0, "overloaded": True,
+        "closes_for": None, "grow_s": 0.0,
+    }  # fmt: skip
     lifetime: list[tuple[str, str, dict[str, Any]]] = [
         ("admit", "r3", admission),
         ("admit", "r2", admission),
         ("claim", "r3", {"worker": "w1", "token": "t1", "limits": LIMITS, "retries": RETRIES, **FIRST}),
+        ("hedge", "r3", {"hedges": "t1", "token": "t3", "limits": (), **FIRST}),
+        ("renew", "r3", {"worker": "w3", "token": "t3"}),
+        ("release", "r3", failed),
         ("renew", "r3", {"worker": "w1", "token": "t1"}),
         ("claim", "r3", {"worker": "w2", "token": "t2", "limits": LIMITS, "retries": RETRIES, **FIRST}),
         ("commit", "r3", result),
@@ -291,4 +304,4 @@ def test_a_whole_life_of_a_flight_is_the_same_on_both(redis: Redis) -> None:
     ]
     for number, (script, name, details) in enumerate(lifetime):
         pair.run(script, name, details)
-        pair.wait(20.0 if number == 3 else 0.0)
+        pair.wait(20.0 if number == 6 else 0.0)
