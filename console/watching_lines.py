@@ -167,6 +167,7 @@ _FACTS: Final[Mapping[str, tuple[Fact, ...]]] = {
     "spend.duplicate": (_candidate, _cost, _REQUEST),
     "retry": (_PROVIDER, _field("attempt"), _wait, _CODE),
     "failover": (_field("provider", "from"), _field("to"), _field("why")),
+    "hedge": (_candidate, _REQUEST),
     "key.disabled": (_PROVIDER, _ACCOUNT, _field("key"), _field("status"), _CODE),
     "request.completed": (
         _field("status"), _field("source"), _candidate, _seconds("total_s", "total"), _cost,
@@ -191,6 +192,7 @@ _STYLES: Final = (
     ("limit", "yellow"),
     ("retry", "yellow"),
     ("failover", "yellow"),
+    ("hedge", "magenta"),
     ("circuit", "bright_yellow"),
     ("key", "bright_yellow"),
     ("spend", "magenta"),

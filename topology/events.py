@@ -23,6 +23,7 @@ class EventType(StrEnum):
     SPEND_DUPLICATE = "optimizer.spend.duplicate"
     RETRY = "optimizer.retry"
     FAILOVER = "optimizer.failover"
+    HEDGE = "optimizer.hedge"
     DEAD = "optimizer.dead"
     KEY_DISABLED = "optimizer.key.disabled"
     KEY_RESTORED = "optimizer.key.restored"

@@ -15,6 +15,7 @@ from topology.sections import (
     CacheSection,
     FleetSection,
     GatewaySection,
+    HedgingSection,
     LearningSection,
     PrioritiesSection,
     RecorderSection,
@@ -210,6 +211,7 @@ class Fleet(Section):
     learning: LearningSection = LearningSection()
     budgets: BudgetsSection = BudgetsSection()
     priorities: PrioritiesSection = PrioritiesSection()
+    hedging: HedgingSection = HedgingSection()
     gateway: GatewaySection = GatewaySection()
     recorder: RecorderSection = RecorderSection()
     alerts: AlertsSection = AlertsSection()

@@ -140,6 +140,17 @@ class PrioritiesSection(Section):
     pace_batch: bool = True
 
 
+class HedgingSection(Section):
+    """Asking a second provider while a call takes long. It pays twice on purpose.
+
+    Attributes:
+        share: The part of the calls of priority `high` that may be made at another provider besides, once
+            they last longer than 95 of 100 did of late. 0: none.
+    """
+
+    share: float = Field(default=0.0, ge=0, le=0.2)
+
+
 class ApiKey(Section):
     """A key of an account.
 

@@ -13,6 +13,7 @@ from topology.messages import ErrorReport, Outcome
 from topology.providers.outcomes import Completion
 from workers.claims import Call, Claims
 from workers.moving import Executed, Moving
+from workers.offering import Offers
 from workers.prices import Prices
 from workers.telling import Telling
 from workers.worker import Worker
@@ -29,6 +30,7 @@ class AfterAnswer:
         claims: Claims,
         telling: Telling,
         moving: Moving,
+        offers: Offers,
     ) -> None:
         self._worker = worker
         self._provider = provider
@@ -37,6 +39,7 @@ class AfterAnswer:
         self._claims = claims
         self._telling = telling
         self._moving = moving
+        self._offers = offers
 
     async def follow(
         self, delivery: Delivery, call: Call, completion: Completion, seconds: float
@@ -84,7 +87,7 @@ class AfterAnswer:
                     cost_usd=price,
                 )
             case Stored():
-                pass
+                self._offers.cut_other(call)
             case Stale() | Living():  # a result is taken from anyone; this was an answer too large to send
                 return await self._moving.park(delivery, job, 0.0)
         return await self._telling.tell(delivery, job, stored)

@@ -5,7 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from broker.flights import RENEW_EVERY_S, StateAway
+from broker.flights import RENEW_EVERY_S, Renewed, StateAway
 from broker.permits import Permits
 from topology.errors import ErrorType
 from topology.fleet import Provider
@@ -13,6 +13,7 @@ from topology.providers.outcomes import Completion, Failure
 from workers.calling import ProviderClient
 from workers.claims import Call, Claims
 from workers.moving import AGAIN_S, LaterPlease
+from workers.offering import Offers
 from workers.telling import Telling
 from workers.worker import Worker
 
@@ -26,7 +27,9 @@ class NotBegun:
 
 @dataclass(frozen=True)
 class Cut:
-    """Nobody wanted it any more, and its connection was closed."""
+    """Its connection was closed: nobody wanted it any more, or another call's answer was there first."""
+
+    answered: bool
 
 
 Ended = Completion | Failure | NotBegun | Cut
@@ -51,6 +54,7 @@ class ClaimedCalls:
         permits: Permits,
         claims: Claims,
         telling: Telling,
+        offers: Offers,
     ) -> None:
         self._worker = worker
         self._provider = provider
@@ -58,6 +62,7 @@ class ClaimedCalls:
         self._permits = permits
         self._claims = claims
         self._telling = telling
+        self._offers = offers
 
     async def make(self, call: Call, hurry: asyncio.Event) -> tuple[Ended, float]:
         """Makes the call; what it came to, and its duration in seconds. `hurry` has it renewed at once.
@@ -71,7 +76,14 @@ class ClaimedCalls:
             renewing = group.create_task(self._renew(call, ending, hurry), name="renew claim")
             await asyncio.wait({ending})
             renewing.cancel()
-        return (Cut(), loop.time() - began) if ending.cancelled() else ending.result()
+        ended: Ended
+        if ending.cancelled():
+            ended, seconds = Cut(answered=renewing.result() == "answered"), loop.time() - began
+        else:
+            ended, seconds = ending.result()
+        if isinstance(ended, Completion) or ended == Cut(answered=True):
+            self._offers.learn(call, seconds)
+        return ended, seconds
 
     async def end_unsent(self, call: Call) -> None:
         """The claim of a call that was not begun goes back, with its permits."""
@@ -79,11 +91,12 @@ class ClaimedCalls:
         await self._telling.enter_failed(call, 0.0, status=None, error=error, kind="unsent", code=None)
         await self._claims.release(call, sent=False)
 
-    async def end_cut(self, call: Call, seconds: float) -> None:
+    async def end_cut(self, call: Call, cut: Cut, seconds: float) -> None:
         """It may be billed. `renew` has ended the claim; here its leases end."""
         error = ErrorType.CANCELLED.value
         await self._telling.enter_failed(call, seconds, status=None, error=error, kind="cancelled", code=None)
-        await self._telling.enter_doubtful(call.job, call.facts, reason="cancelled")
+        reason = "answered" if cut.answered else "cancelled"
+        await self._telling.enter_doubtful(call.job, call.facts, reason=reason)
         await self._claims.release(call, billed=True)
 
     async def _begin_and_call(self, call: Call) -> tuple[Completion | Failure | NotBegun, float]:
@@ -94,9 +107,10 @@ class ClaimedCalls:
         loop, run = asyncio.get_running_loop(), call.run
         began = loop.time()
         try:
-            ended = await self._client.call(
-                call.job, run.account, run.key_index, call.id, lambda: self._ensure_permits(call)
-            )
+            with self._offers.watching(call):
+                ended = await self._client.call(
+                    call.job, run.account, run.key_index, call.id, lambda: self._ensure_permits(call)
+                )
         except TooLate as too_late:
             return NotBegun(too_late.later), 0.0
         return ended, loop.time() - began
@@ -120,7 +134,8 @@ class ClaimedCalls:
                 case (until, limit):
                     raise TooLate(LaterPlease(max(0.0, until - self._worker.clock.now()), limit))
 
-    async def _renew(self, call: Call, ending: "asyncio.Task[Any]", hurry: asyncio.Event) -> None:
+    async def _renew(self, call: Call, ending: "asyncio.Task[Any]", hurry: asyncio.Event) -> Renewed:
+        """Until it is cut, which the last verdict is the reason for."""
         leases = self._permits.leases_of(call.run.account, call.terms)
         pause_s = RENEW_EVERY_S
         while True:
@@ -136,6 +151,6 @@ class ClaimedCalls:
             except StateAway:
                 pause_s = AGAIN_S  # the call goes on, and renewing is the first thing when Redis is back
                 continue
-            if verdict == "unwanted":
+            if verdict in {"unwanted", "answered"}:
                 ending.cancel()
-                return
+                return verdict

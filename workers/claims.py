@@ -24,7 +24,8 @@ T = TypeVar("T")
 class Call:
     """A claim with all that belongs to it.
 
-    `asked_at` is when it was asked for, by the event loop's clock: its permits are no older.
+    `asked_at` is when it was asked for, by the event loop's clock: its permits are no older. `hedges` is the
+    token of the claim beside which it is made; None: it is made under a claim of its own.
     """
 
     job: Job
@@ -32,6 +33,7 @@ class Call:
     terms: ClaimTerms
     run: Run
     asked_at: float
+    hedges: str | None = None
 
     @property
     def id(self) -> str:

@@ -16,7 +16,7 @@ from producer_sdk.transport import Delivery
 from topology import names
 from topology.errors import Refused
 from topology.estimates import AnswerLengths
-from topology.fleet import Provider
+from topology.fleet import Model, Provider
 from topology.messages import Job
 from topology.providers.outcomes import Completion, Failure
 from workers.answering import AfterAnswer
@@ -24,9 +24,11 @@ from workers.calling import ProviderClient
 from workers.claimed_calls import ClaimedCalls, Cut, Ended, NotBegun
 from workers.claims import Call, Claims
 from workers.failing import AfterFailure
+from workers.hedging import Hedges
 from workers.line import Attempt
 from workers.moving import AGAIN_S, Executed, GoOn, LaterPlease, Moving
 from workers.notices import in_words
+from workers.offering import Offers
 from workers.telling import Telling
 from workers.underway import Running
 from workers.worker import Worker
@@ -52,9 +54,11 @@ class Execution:
         self._claims = Claims(worker)
         self._telling = Telling(worker, self._moving)
         own = self._permits, self._claims, self._telling
-        self._calls = ClaimedCalls(worker, provider, client, *own)
-        self._answered = AfterAnswer(worker, provider, *own, self._moving)
+        offers = Offers(worker, self._moving)
+        self._calls = ClaimedCalls(worker, provider, client, *own, offers)
+        self._answered = AfterAnswer(worker, provider, *own, self._moving, offers)
         self._failing = AfterFailure(worker, provider, *own, self._moving)
+        self._hedges = Hedges(worker, *own, self._calls, self._answered, self._failing)
         self._underway = worker.underway
 
     async def execute(self, attempt: Attempt) -> Executed:
@@ -69,10 +73,16 @@ class Execution:
         model = self._provider.model(job.candidate.model)
         if model is None or job.candidate.provider != self._provider.name:
             return await self._elsewhere(delivery, job)
+        if job.hedges is not None:
+            return await self._hedges.execute(attempt, job, job.hedges, model)
         if (away := self._away()) is not None:
             return LaterPlease(AGAIN_S, away)
         if job.not_before > self._worker.clock.now():
             return await self._moving.pause(delivery, job, job.not_before)
+        return await self._claim(attempt, job, model)
+
+    async def _claim(self, attempt: Attempt, job: Job, model: Model) -> Executed:
+        delivery = attempt.held.delivery
         terms = self._permits.terms(job, model, more=attempt.line.waiting > 0)
         asked_at = asyncio.get_running_loop().time()
         self._underway.claiming[job.fingerprint] += 1
@@ -173,8 +183,10 @@ class Execution:
             case NotBegun(later=later):
                 await self._calls.end_unsent(call)
                 return later  # it keeps its place
-            case Cut():
-                await self._calls.end_cut(call, seconds)
+            case Cut(answered=answered):
+                await self._calls.end_cut(call, ended, seconds)
+                if answered:  # by a worker that may die before it has told everybody
+                    return await self._moving.park(delivery, call.job, 0.0)
                 delivery.ack()
                 return GoOn()
             case Completion():

@@ -52,6 +52,32 @@ class AfterFailure:
 
     async def follow(self, delivery: Delivery, call: Call, failure: Failure, seconds: float) -> Executed:
         """Deals with a call that failed after `seconds`."""
+        await self._enter(call, failure, seconds)
+        match failure.kind:
+            case FailureKind.REQUEST_AT_FAULT:
+                return await self._request_at_fault(delivery, call, failure)
+            case FailureKind.THROTTLED | FailureKind.QUOTA_GONE:
+                return await self._throttled(delivery, call, failure)
+            case FailureKind.KEY_REFUSED:
+                return await self._key_refused(delivery, call, failure)
+            case FailureKind.CAPACITY | FailureKind.UNSENT | FailureKind.AMBIGUOUS:
+                return await self._try_again(delivery, call, failure)
+
+    async def note(self, call: Call, failure: Failure, seconds: float) -> None:
+        """Deals with a call made beside another one: what it says of the provider counts, and that is all."""
+        await self._enter(call, failure, seconds)
+        match failure.kind:
+            case FailureKind.REQUEST_AT_FAULT:
+                await self._claims.release(call)
+            case FailureKind.THROTTLED | FailureKind.QUOTA_GONE:
+                await self._close_for_a_limit(call, failure)
+            case FailureKind.KEY_REFUSED:
+                self._tell_refused(call, failure)
+                await self._close_for_a_key(call, failure)
+            case FailureKind.CAPACITY | FailureKind.UNSENT | FailureKind.AMBIGUOUS:
+                await self._give_up(call, failure)
+
+    async def _enter(self, call: Call, failure: Failure, seconds: float) -> None:
         await self._telling.enter_failed(
             call,
             seconds,
@@ -62,15 +88,6 @@ class AfterFailure:
         )
         if failure.may_be_billed:
             await self._telling.enter_doubtful(call.job, call.facts)
-        match failure.kind:
-            case FailureKind.REQUEST_AT_FAULT:
-                return await self._request_at_fault(delivery, call, failure)
-            case FailureKind.THROTTLED | FailureKind.QUOTA_GONE:
-                return await self._throttled(delivery, call, failure)
-            case FailureKind.KEY_REFUSED:
-                return await self._key_refused(delivery, call, failure)
-            case FailureKind.CAPACITY | FailureKind.UNSENT | FailureKind.AMBIGUOUS:
-                return await self._try_again(delivery, call, failure)
 
     async def _request_at_fault(self, delivery: Delivery, call: Call, failure: Failure) -> Executed:
         """Where the fault lies between this model and the request, another candidate may do; once around."""
@@ -84,7 +101,14 @@ class AfterFailure:
         return await self._end_in_error(delivery, call, failure, shared_s=shared_s)
 
     async def _throttled(self, delivery: Delivery, call: Call, failure: Failure) -> Executed:
-        """A limit: closed for every replica until it opens; a healthy alternative before waiting."""
+        """A limit: a healthy alternative before waiting."""
+        await self._close_for_a_limit(call, failure)
+        if self._moving.elsewhere(call.job) is not None:
+            return await self._moving.hand_on(delivery, call.job, failure.kind.value)
+        return LaterPlease(0.0, failure.kind.value)  # the next claim knows which account opens when
+
+    async def _close_for_a_limit(self, call: Call, failure: Failure) -> None:
+        """For every replica, until it opens."""
         gone = failure.kind is FailureKind.QUOTA_GONE
         wait_s = failure.retry_after_s
         if wait_s is None:
@@ -107,9 +131,6 @@ class AfterFailure:
             grow_s=grow_s,
             overloaded=not call.terms.has_rates(call.run.account),
         )
-        if self._moving.elsewhere(call.job) is not None:
-            return await self._moving.hand_on(delivery, call.job, failure.kind.value)
-        return LaterPlease(0.0, failure.kind.value)  # the next claim knows which account opens when
 
     def _part(self, call: Call, scope: Scope) -> str:
         """What is closed, for every replica, when an answer speaks of this part of the provider."""
@@ -143,6 +164,17 @@ class AfterFailure:
 
     async def _key_refused(self, delivery: Delivery, call: Call, failure: Failure) -> Executed:
         """Out of use for a while: the key, or what else the refusal speaks of; the others go on."""
+        self._tell_refused(call, failure)
+        others = self._untouched(call, failure.scope)
+        if others == 0 and len(call.job.route) == 1:
+            # Nobody else to ask: waiting would only hide that the key is wrong.
+            return await self._end_in_error(delivery, call, failure)
+        await self._close_for_a_key(call, failure)
+        if others == 0:
+            return await self._moving.hand_on(delivery, call.job, failure.kind.value)
+        return LaterPlease(0.0, failure.kind.value)
+
+    def _tell_refused(self, call: Call, failure: Failure) -> None:
         self._worker.events.emit(
             EventType.KEY_DISABLED,
             provider=self._provider.name,
@@ -152,15 +184,10 @@ class AfterFailure:
             status=failure.status,
             code=failure.code,
         )
-        others = self._untouched(call, failure.scope)
-        if others == 0 and len(call.job.route) == 1:
-            # Nobody else to ask: waiting would only hide that the key is wrong.
-            return await self._end_in_error(delivery, call, failure)
+
+    async def _close_for_a_key(self, call: Call, failure: Failure) -> None:
         closed = {self._part(call, failure.scope): self._worker.clock.now() + _KEY_REFUSED_S}
         await self._claims.release(call, closed=closed, grow_s=_KEY_REFUSED_S)
-        if others == 0:
-            return await self._moving.hand_on(delivery, call.job, failure.kind.value)
-        return LaterPlease(0.0, failure.kind.value)
 
     async def _try_again(self, delivery: Delivery, call: Call, failure: Failure) -> Executed:
         """The route's next candidate at once; after a whole round, a pause that grows."""
@@ -234,6 +261,8 @@ class AfterFailure:
         ended = await self._claims.commit(call, self._error_result(call, failure, shared_s=shared_s))
         if isinstance(ended, Stored):
             return await self._telling.tell(delivery, call.job, ended)
+        if isinstance(ended, Living):  # a call beside it may still answer
+            await self._claims.release(call)
         return await self._moving.park(delivery, call.job, 0.0)
 
     def _error_result(

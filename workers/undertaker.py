@@ -129,6 +129,9 @@ class Undertaker:
             job = Job.from_bytes(delivery.body)
         except Refused as refused:
             return _only_kept(delivery, refused.message)
+        if job.hedges is not None:  # the flight has a job of its own
+            delivery.ack()
+            return None
         token = secrets.token_hex(12)
         attended = await self._attend(delivery, job, token)
         return None if attended is None else self._job(delivery, job, death, token, attended)

@@ -14,7 +14,8 @@ class Running:
 
     `waiter` is the key of the job's own waiter, who is answered even if Redis forgets everybody else.
     `executed` is what it came to, for all of them: an `Executed` of `workers.moving`. `hurry` has its claim
-    renewed at once: somebody knows that nobody wants it any more.
+    renewed at once: somebody knows that nobody wants it any more. `is_offered`: another provider may
+    have been asked besides.
     """
 
     waiter: str = ""
@@ -22,6 +23,7 @@ class Running:
     hurry: asyncio.Event = field(default_factory=asyncio.Event)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     executed: Any = None
+    is_offered: bool = False
 
 
 @dataclass
@@ -33,13 +35,16 @@ class Underway:
 
     Attributes:
         running: Calls that were begun.
+        hedges: Those that were begun beside another worker's claim, or another pool's.
         claiming: How many claims of a flight are on their way.
     """
 
     running: dict[str, Running] = field(default_factory=dict)
+    hedges: dict[str, Running] = field(default_factory=dict)
     claiming: Counter[str] = field(default_factory=Counter)
 
     def renew_now(self, flight: str | None) -> None:
         """Has the claim of a flight renewed at once, if this process runs its call."""
-        if call := self.running.get(flight or ""):
-            call.hurry.set()
+        for calls in (self.running, self.hedges):
+            if call := calls.get(flight or ""):
+                call.hurry.set()

@@ -59,6 +59,7 @@ class CallEntry(Entry):
     error: Text | None = None
     kind: Text | None = None
     code: Text | None = None
+    reason: Text | None = None
     prompt_tokens: Count | None = None
     completion_tokens: Count | None = None
     cost_usd: float | None = None

@@ -24,6 +24,9 @@ _OUTCOMES: Final = (None, UNKNOWN, ERROR, ANSWER)
 _STATE_AFTER: Final = {UNKNOWN: DOUBTFUL, ERROR: SETTLED, ANSWER: SETTLED}
 _NO_KNOWN_END: Final = frozenset({FailureKind.AMBIGUOUS.value, "cancelled"})
 
+_ANSWERED: Final = "answered"
+"""Why a call was cut beside which another one had brought the answer."""
+
 _OF_THE_CALL: Final = (
     "flight", "request_id", "agent", "agent_type", "provider", "model", "account", "task", "priority",
     "attempt", "worker",
@@ -50,6 +53,7 @@ def merge_call(row: Row | None, entry: CallEntry) -> Row:
             row["until"] = max(row.get("until") or 0.0, entry.until or entry.at)
         case EventType.SPEND_DOUBTFUL:
             row["state"] = max(row["state"], DOUBTFUL, key=_STATES.index)
+            row["duplicate"] |= entry.reason == _ANSWERED
         case EventType.SPEND_DUPLICATE:
             row["duplicate"] = True
             _end(row, entry, ANSWER)

@@ -30,7 +30,7 @@ class Sums:
         settled: Calls with a known end.
         doubtful: Calls of which nobody knows whether they were billed.
         running: Calls under way.
-        duplicates: Settled calls whose flight had an answer already.
+        duplicates: Calls whose flight had an answer already: answered in vain, or cut for that.
         cost_usd: Of all calls: what their invoice says, else by our prices.
         unpriced: Calls that were answered at a price nobody knows; they are not in `cost_usd`.
         latency_p50_s: Of the calls that were answered; None: there are none.

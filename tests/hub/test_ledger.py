@@ -41,6 +41,9 @@ STORY: tuple[Entry, ...] = (
     doubtful("frozen-1"),
     completed("frozen-1", at=NOW + 40, cost_usd=0.5),
     duplicate("frozen-1", at=NOW + 40.5, cost_usd=0.5),
+    started("slow-1"),
+    failed("slow-1", kind="cancelled"),
+    doubtful("slow-1", reason="answered"),
     started("running-1"),
     entered("asked", "settled"),
     answered("asked"),
@@ -73,9 +76,10 @@ def test_each_call_is_one_row_in_the_state_that_its_end_gives_it(ledger: Ledger,
         "cut-1": ("doubtful", "unknown"),
         "killed-1": ("doubtful", None),
         "frozen-1": ("settled", "answer"),
+        "slow-1": ("doubtful", "unknown"),
         "running-1": ("running", None),
     }
-    assert [row["call"] for row in rows(database, tables.calls) if row["duplicate"]] == ["frozen-1"]
+    assert [row["call"] for row in rows(database, tables.calls) if row["duplicate"]] == ["frozen-1", "slow-1"]
 
 
 def test_a_row_says_whose_call_it_was_and_what_it_cost(ledger: Ledger, database: Database) -> None:
@@ -169,7 +173,7 @@ def test_what_is_too_old_goes_in_steps_and_the_rest_stays(ledger: Ledger, databa
     assert ledger.tend(NOW, DAY_S) is True
     assert len([row for row in rows(database, tables.calls) if row["flight"] == "old"]) == 500
     assert ledger.tend(NOW, DAY_S) is False
-    assert len(rows(database, tables.calls)) == 6
+    assert len(rows(database, tables.calls)) == 7
 
 
 def test_two_who_write_at_once_lose_nothing_of_each_other(

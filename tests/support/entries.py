@@ -48,7 +48,7 @@ def failed(call: str, *, kind: str, at: float = NOW + 1, **fields: Any) -> Entry
     return event("call.failed", f"{call}:failed", at=at, kind=kind, **call_facts(call, **facts | fields))
 
 
-def doubtful(call: str, *, at: float = NOW + 20) -> Entry:
+def doubtful(call: str, *, at: float = NOW + 20, **fields: Any) -> Entry:
     """Told of by another request's worker, which knows less of the call."""
     facts = call_facts(call)
     known = {name: facts[name] for name in ("call", "flight", "provider", "model", "account", "worker")}
@@ -60,6 +60,7 @@ def doubtful(call: str, *, at: float = NOW + 20) -> Entry:
         agent="somebody-else",
         request_id="another request",
         called_for=facts["request_id"],
+        **fields,
     )
 
 
