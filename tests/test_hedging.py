@@ -64,6 +64,39 @@ async def test_a_share_of_the_calls_that_take_long_is_made_twice_and_the_slow_on
     assert paid["cost_usd"] == fast.cost_usd != 0
 
 
+async def test_a_second_call_that_fails_or_is_slower_changes_nothing_for_the_first(
+    house: House, simulator: SimulatorProcess
+) -> None:
+    with SimulatorProcess() as spare:
+        providers = provider("first", simulator, price=0.1) + provider("spare", spare, price=0.9)
+        fleet = house.fleet(f"[hedging]\nshare = 0.2\n{providers}")
+        async with (
+            house.workers(fleet, ["front"], ["backend:all"]),
+            house.agent() as agent,
+            house.events() as events,
+        ):
+            await asked(agent, *range(_WARM))
+            simulator.change(latency={"median_s": 1.0})
+            spare.change(faults={"server_error": 1.0})
+            [beside_a_failure] = await asked(agent, _WARM)
+            spare.change(faults={}, latency={"median_s": 600.0})
+            [beside_a_slower] = await asked(agent, _WARM + 1)
+            await until(lambda: bool(of(events, "spend.doubtful")))
+        failed, cut = spare.ledger()
+
+    assert (beside_a_failure.provider, beside_a_slower.provider) == ("first", "first")
+    assert (failed.outcome, cut.outcome) == ("server_error", "client_gone")
+    assert {entry.outcome for entry in simulator.ledger()} == {"ok"}
+    assert [hedge["call"] for hedge in of(events, "hedge")] == [failed.call_id, cut.call_id]
+    [doubtful] = of(events, "spend.doubtful")
+    assert (doubtful["call"], doubtful["reason"]) == (cut.call_id, "answered")
+    assert {call["call"]: call["kind"] for call in of(events, "call.failed")} == {
+        failed.call_id: "capacity",
+        cut.call_id: "cancelled",
+    }
+    assert not of(events, "failover")
+
+
 async def test_none_is_made_twice_where_nobody_said_so(house: House, simulator: SimulatorProcess) -> None:
     with SimulatorProcess() as spare:
         fleet = house.fleet(provider("first", simulator, price=0.1) + provider("spare", spare, price=0.9))

@@ -70,11 +70,12 @@ class Execution:
             job = Job.from_bytes(delivery.body)
         except Refused as refused:
             return await self._moving.keep(delivery, refused.message)
-        model = self._provider.model(job.candidate.model)
-        if model is None or job.candidate.provider != self._provider.name:
-            return await self._elsewhere(delivery, job)
+        is_ours = job.candidate.provider == self._provider.name
+        model = self._provider.model(job.candidate.model) if is_ours else None
         if job.hedges is not None:
             return await self._hedges.execute(attempt, job, job.hedges, model)
+        if model is None:
+            return await self._elsewhere(delivery, job)
         if (away := self._away()) is not None:
             return LaterPlease(AGAIN_S, away)
         if job.not_before > self._worker.clock.now():

@@ -50,8 +50,11 @@ class Hedges:
         self._answered = answered
         self._failing = failing
 
-    async def execute(self, attempt: Attempt, job: Job, hedges: str, model: Model) -> Executed:
-        """Calls the provider beside the claim with the token `hedges`, if that may be, now."""
+    async def execute(self, attempt: Attempt, job: Job, hedges: str, model: Model | None) -> Executed:
+        """Calls the provider beside the claim with the token `hedges`, if that may be, now.
+
+        `model` is None where it is on offer no more.
+        """
         delivery = attempt.held.delivery
         call = await self._asked(job, hedges, model)
         attempt.decided()
@@ -61,9 +64,9 @@ class Hedges:
         delivery.ack()
         return GoOn()
 
-    async def _asked(self, job: Job, hedges: str, model: Model) -> Call | None:
+    async def _asked(self, job: Job, hedges: str, model: Model | None) -> Call | None:
         """The call to be made; None: none."""
-        if not self._worker.may_claim() or not self._worker.publisher.is_up:
+        if model is None or not self._worker.may_claim() or not self._worker.publisher.is_up:
             return None
         terms = self._permits.terms(job, model)
         asked_at = asyncio.get_running_loop().time()

@@ -28,7 +28,7 @@ FROZEN_S = 20.0
 def at_rest(state: State) -> bool:
     """Nothing is on its way, and nobody waits."""
     return (
-        not (state.requests or state.jobs or state.parked or state.fronts)
+        not (state.requests or state.jobs or state.copies or state.parked or state.fronts)
         and not any(worker.tasks or worker.frozen for worker in state.workers)
         and all(client.phase in clients.CLOSED for client in state.clients if client.id != PROBE)
     )

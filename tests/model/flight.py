@@ -4,10 +4,10 @@ Redis's whole content is a number here, its place in the book of all that was ev
 """
 
 from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple, TypeVar
 
-from broker.answers import Admitted, Cancelled, Claimed, Committed, Doubts, Released, Run
+from broker.answers import Admitted, Cancelled, Claimed, Committed, Doubts, NotHedged, Released, Run
 from broker.flights import BACKOFF_S, LONGEST_BACKOFF_S, Admission, ClaimTerms, Flights, Renewed, Result
 from tests.model.lua import PREFIX, LuaScripts, sources
 from tests.model.standin import Frozen, Store
@@ -87,6 +87,15 @@ class Flight:
         return self._run(
             ("claim", redis, now, who, worker, token),
             lambda: self._flights.claim(FLIGHT, self._waiter(who), self._terms(worker, token)),
+        )
+
+    def hedge(
+        self, redis: int, now: float, hedges: str, worker: str, token: str
+    ) -> tuple[Run | NotHedged, int]:
+        terms = replace(self._terms(worker, token), call={"call": token, "provider": "another"})
+        return self._run(
+            ("hedge", redis, now, hedges, worker, token),
+            lambda: self._flights.hedge(FLIGHT, hedges, terms),
         )
 
     def renew(
@@ -192,6 +201,7 @@ class Held(NamedTuple):
     Attributes:
         instants: At which something in it ends or begins.
         lease_until: Until when the claim is believed.
+        hedge_until: The same of a call beside it.
         permits: How many claims have theirs noted.
     """
 
@@ -202,6 +212,7 @@ class Held(NamedTuple):
     waiters: frozenset[str]
     instants: frozenset[float]
     lease_until: float
+    hedge_until: float
     permits: int
 
 
@@ -210,7 +221,7 @@ def _held(frozen: Frozen) -> Held:
     flight = dict(values.get(f"flight:{FLIGHT}", ()))
     waiters = dict(values.get(f"waiters:{FLIGHT}", ()))
     leases = values.get("lease:provider", ())
-    names = ("lease_until", "parked_until", "fresh_until")
+    names = ("lease_until", "hedge_until", "parked_until", "fresh_until")
     instants = {float(flight[name]) for name in names if name in flight}
     if "published_at" in flight:
         published_at = float(flight["published_at"])
@@ -222,6 +233,7 @@ def _held(frozen: Frozen) -> Held:
         flight.get("state", ""), flight.get("worker", ""), float(flight.get("fresh_until", 0)),
         flight.get("status", ""), frozenset(key.removeprefix("a/") for key in waiters),
         frozenset(instants), float(flight.get("lease_until", 0)),
+        float(flight.get("hedge_until", 0)),
         sum(key.startswith("permit:") for key in values),
     )  # fmt: skip
 

@@ -191,6 +191,16 @@ HOLES: Final = (
         stale_is_dealt_with=True,
     ),
     _hole(
+        "hedge/told", "a job whose call was cut, since another had brought the answer, is looked at again",
+        scenario("the faster one dies", KEPT_1, hedges=1, kills=1),
+        answered_is_dealt_with=True,
+    ),
+    _hole(
+        "hedge/error", "an error gives way to a second call that may still answer",
+        scenario("it fails for good", R1, hedges=1, faults=1),
+        (" or (f.hedge_until or 0) > now then\n      return {'living'}", " then\n      return {'living'}"),
+    ),
+    _hole(
         "front/confirm", "a front acknowledges after the confirm",
         scenario("acknowledged", KEPT_1, front_kills=1),
         front_acks_first=True,

@@ -1,32 +1,40 @@
 """What happens to a backend's process: it renews its claims, dies, loses its connection, freezes."""
 
 from broker.answers import Run
-from tests.model.world import Action, Model, State, Worker, added, note, with_worker, without
+from tests.model.world import Action, Model, State, Task, Worker, added, note, with_worker, without
+from topology.names import RetryTier
 
 
 def renew(model: Model, state: State) -> State:
     """Whoever calls, or is about to, has renewed its claim in time; a call that nobody wants is cut."""
     for index, worker in enumerate(state.workers):
         for task in worker.tasks:
-            call = next((action for action in task.todo if action[0] == "call"), None)
-            if worker.frozen or call is None:
-                continue
-            _, token, started, attempt = call
-            run = Run("main", 0, started, attempt, 0.0, ())
-            verdict, redis = model.flight.renew(state.redis, state.now, task.job, worker.name, token, run)
-            state = state._replace(redis=redis)
-            late = model.rules.cut_at_deadline and task.job.deadline <= state.now
-            if verdict == "unwanted" or late:
-                doubts, entered = added(state.ledger.doubts, token), added(state.ledger.entered, token)
-                state = note(state, doubts=doubts, entered=entered)
-                todo: tuple[Action, ...] = (("release", token, True, None), ("ack",))
-                if late:
-                    todo = (("commit", "ambiguous", token, started, attempt, ()),)
-                rest = without(state.workers[index].tasks, task)
-                state = with_worker(
-                    state, index, worker._replace(tasks=added(rest, task._replace(todo=todo)))
-                )
+            if not worker.frozen:
+                state = renew_one(model, state, index, task)
     return state
+
+
+def renew_one(model: Model, state: State, index: int, task: Task) -> State:
+    call = next((action for action in task.todo if action[0] == "call"), None)
+    if call is None:
+        return state
+    worker, (_, token, started, attempt) = state.workers[index], call
+    run = Run("main", 0, started, attempt, 0.0, ())
+    verdict, redis = model.flight.renew(state.redis, state.now, task.job, worker.name, token, run)
+    state = state._replace(redis=redis)
+    late = model.rules.cut_at_deadline and task.job.deadline <= state.now
+    if verdict not in {"unwanted", "answered"} and not late:
+        return state
+    if token not in state.ledger.doubts:  # nor did whoever took the flight over find it out
+        state = note(state, doubts=added(state.ledger.doubts, token))
+    state = note(state, entered=added(state.ledger.entered, token))
+    todo: tuple[Action, ...] = (("release", token, True, None), ("ack",))
+    if verdict == "answered" and not task.hedges and not model.rules.answered_is_dealt_with:
+        todo = (("release", token, True, None), ("park", RetryTier.ONE_SECOND), ("ack",))
+    if late:
+        todo = (("commit", "ambiguous", token, started, attempt, ()),)
+    rest = without(worker.tasks, task)
+    return with_worker(state, index, worker._replace(tasks=added(rest, task._replace(todo=todo))))
 
 
 def has_word_for_redis(state: State) -> bool:

@@ -32,11 +32,14 @@ def check_bought(model: Model, state: State, told: str) -> None:
     """A call is bought once for each who opened the flight; again only in doubt, or when Redis forgot."""
     ledger, used = state.ledger, Used(model, state)
     flights = max(1, len(ledger.openers))
-    if ledger.bought > flights * (1 + used("flushes")) + len(ledger.doubts) + used("lost"):
+    if ledger.bought > flights * (1 + used("flushes")) + len(ledger.doubts) + used("lost", "hedges"):
         raise Violation(f"{told}: call {ledger.bought}, with {len(ledger.doubts)} in doubt")
-    if ledger.bought > model.scenario.max_spends * flights + used("flushes"):
+    # A job whose call was cut is looked at again a moment later: should Redis forget meanwhile, it is as new.
+    anew = model.scenario.max_spends if used("hedges") else 1
+    if ledger.bought > model.scenario.max_spends * flights + anew * used("flushes") + used("hedges"):
         raise Violation(f"{told}: max_spends allows no call {ledger.bought}")
-    if len(ledger.doubts) > used("kills", "freezes", "timeouts", "cancels", "lost"):
+    # An answer of a call before may cut both the next one and the one beside it.
+    if len(ledger.doubts) > used("kills", "freezes", "timeouts", "cancels", "lost") + 2 * used("hedges"):
         raise Violation(f"{told}: more doubts than calls that were left alone")
 
 
@@ -48,6 +51,8 @@ def check_stored(model: Model, before: State, after: State, told: str, stored: S
     held = model.flight.held(before.redis)
     if not result and held.state == "done" and held.status == "ok":
         raise Violation(f"the error {told!r} replaces a result")
+    if not result and held.hedge_until > before.now:
+        raise Violation(f"{told!r} ends the flight, though a second call may still answer")
 
 
 def check_told(model: Model, state: State, who: Who, told: str) -> None:
@@ -90,7 +95,7 @@ def check_rest(model: Model, state: State) -> None:
     unbooked = set(state.ledger.doubts) - {*state.ledger.entered, *state.ledger.ended}
     if unbooked and not used("flushes"):
         raise Violation(f"the doubtful call {min(unbooked)} has no event")
-    if held.permits > used("kills", "freezes"):
+    if held.permits > used("kills", "freezes") * (1 + used("hedges")):
         raise Violation("a permit is left that nobody holds")
     if held.state == "running" and held.lease_until > state.now:
         raise Violation("a claim is left that nobody holds")

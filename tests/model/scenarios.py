@@ -49,6 +49,13 @@ SHORT: Final = (
     scenario("the other has little time", Ask("r1", timeout_s=0.5), R2, must="r2", failures=1, kills=1),
     scenario("little time, and a worker is killed", HURRIED, kills=1),
     scenario("the job of the first is deep in its queue", BURIED, URGENT),
+    scenario("a second call is made", R1, hedges=1, delays=1),
+    scenario("a second call is made, and one of them fails", R1, hedges=1, failures=1, faults=1),
+    scenario("a second call is made, and workers are killed", KEPT_1, hedges=1, kills=2),
+    scenario("a second call is made, and a worker freezes", R1, hedges=1, freezes=1),
+    scenario("a second call is made, and Redis is emptied", KEPT_1, hedges=1, flushes=1, failures=1),
+    scenario("a second call is made, and the flight is opened anew", R1, REFRESH, hedges=1),
+    scenario("a second call is made, and nobody wants it", R1, must="", hedges=1, cancels=1),
     scenario("one of two calls it off", R1, R2, must="r2", cancels=1, kills=1),
     scenario("called off, and a connection is cut", R1, must="", cancels=1, cuts=1),
 )
@@ -68,4 +75,8 @@ BIG: Final = (
     scenario("refresh: killed and cut", R1, REFRESH, kills=1, front_kills=1, cuts=1),
     scenario("off: slow", OFF, cuts=1, front_kills=1, delays=2, resends=1),
     scenario("called off", R1, R2, must="r2", cancels=1, kills=1, front_kills=1, cuts=1),
+    scenario("a second call: killed, and cut off", KEPT_1, hedges=1, kills=1, front_kills=1, cuts=1),
+    scenario("a second call: slow, frozen, killed", R1, hedges=2, freezes=1, kills=1, delays=1, failures=1),
+    scenario("a second call: emptied, and killed", KEPT_1, hedges=1, flushes=1, freezes=1, kills=1),
+    scenario("a second call: refresh", R1, REFRESH, hedges=2, kills=1, faults=1),
 )

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from tests.model import clients, clock, faults, fronts, workers
+from tests.model import clients, clock, faults, fronts, hedges, workers
 from tests.model.flight import Ask, Flight
 from tests.model.holes import Hole
 from tests.model.world import PROBE, Model, Rules, Scenario, State, Violation, beginning
@@ -89,7 +89,7 @@ def _hastened(model: Model, text: str, state: State) -> tuple[str, State]:
 
 def _steps(model: Model, state: State) -> Iterator[tuple[str, State]]:
     idle = True
-    for part in (fronts.steps, workers.steps):
+    for part in (fronts.steps, workers.steps, hedges.steps):
         for step in part(model, state):
             idle = False
             yield step

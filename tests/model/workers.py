@@ -103,7 +103,7 @@ def _claim(model: Model, state: State, index: int, task: Task) -> Steps:
     if isinstance(claimed, Run):
         known = note(known, bought=known.ledger.bought + 1)._replace(now=known.now + INSTANT_S)
         check_bought(model, known, told)
-    own = next((other.job for other in worker.tasks if other.running), None)
+    own = next((other.job for other in worker.tasks if other.running and not other.hedges), None)
     todo = _after_claim(model, claimed, task.job, token, state.now, own)
     running = token if isinstance(claimed, Run) else ""
     yield told, _busy(known, index, task._replace(todo=todo, running=running))
@@ -190,7 +190,9 @@ def _go_on(  # noqa: C901, PLR0912, PLR0915 - one case for each step there is
             )
             yield f"{name} releases {token}, of which it never heard", then(state._replace(redis=redis))
         case ("park", tier):
-            if task.held:
+            if task.hedges:
+                yield f"{name} drops the copy of {task.job.id}'s job", state
+            elif task.held:
                 yield (
                     f"{name} parks {task.job.id}'s job in {tier.queue}",
                     then(park(state, task.job, tier.delay_s)),
@@ -202,7 +204,7 @@ def _go_on(  # noqa: C901, PLR0912, PLR0915 - one case for each step there is
             if state.now >= until:
                 yield from _claim(model, state, index, task)
         case ("wait for own", same):
-            if not any(other.running for other in state.workers[index].tasks):
+            if not any(t.running and not t.hedges for t in state.workers[index].tasks):
                 done_with = same or model.rules.own_is_dealt_with
                 again: tuple[Action, ...] = () if done_with else (("park", RetryTier.ONE_SECOND),)
                 yield f"{name}'s own call has ended", then(state, *again, ("ack",))
@@ -236,13 +238,16 @@ def _end_call(
     """What a provider may make of a call; with it come the copies of the job that came meanwhile."""
     worker = state.workers[index]
     copy = next((t for t in worker.tasks if t.held and t.todo == (("wait for own", True),)), None)
-    if not task.held and copy is not None:
+    if not task.held and not task.hedges and copy is not None:
         swapped = added(without(worker.tasks, copy), copy._replace(held=False))
         state, task = with_worker(state, index, worker._replace(tasks=swapped)), task._replace(held=True)
 
     def ended(after: State, told: str) -> State:
         first: tuple[Action, ...] = (("ack first",),) if model.rules.worker_acks_first else ()
         events = (token,) if told == token else ()
+        if task.hedges and told != token:
+            todo = ("release", token, told == "ambiguous", None), ("ack",)
+            return _busy(after, index, task._replace(todo=todo))
         commit = ("commit", told, token, started, attempt, events)
         return _busy(after, index, task._replace(todo=(*first, commit)))
 

@@ -31,12 +31,16 @@ class FrontTask(NamedTuple):
 
 
 class Task(NamedTuple):
-    """A job in a worker's hands. `running` is the token of the call that it began; see `workers`."""
+    """A job in a worker's hands. `running` is the token of the call that it began; see `workers`.
+
+    `hedges`: it is a copy, for a call beside another one; see `hedges`.
+    """
 
     job: Who
     held: bool
     todo: tuple[Action, ...]
     running: str = ""
+    hedges: bool = False
 
 
 class Worker(NamedTuple):
@@ -72,6 +76,7 @@ class Budget(NamedTuple):
     `kills` and `freezes` are of workers, `front_kills` of fronts, `cuts` of either's connection. `lost` are
     answers of Redis, `resends` of clients that reconnect. `failures` of a provider are known and not billed,
     `timeouts` may be billed, `faults` are the request's. `delays`: everybody is slow until some instant.
+    `hedges` are no faults: so many calls may be offered to a second provider.
     """
 
     kills: int = 0
@@ -86,6 +91,7 @@ class Budget(NamedTuple):
     timeouts: int = 0
     faults: int = 0
     delays: int = 0
+    hedges: int = 0
 
 
 class Ledger(NamedTuple):
@@ -115,7 +121,10 @@ class Ledger(NamedTuple):
 
 
 class State(NamedTuple):
-    """Everything at one instant. Bags of equals are kept in order, so that equal worlds are equal values."""
+    """Everything at one instant. Bags of equals are kept in order, so that equal worlds are equal values.
+
+    `copies` are jobs on their way to a second provider, with the token of the call that takes long.
+    """
 
     now: float
     redis: int
@@ -127,6 +136,7 @@ class State(NamedTuple):
     clients: tuple[Client, ...]
     ledger: Ledger
     left: Budget
+    copies: tuple[tuple[Who, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -144,6 +154,7 @@ class Rules:
         left_is_dealt_with: A copy of the job that waited for its own worker's call is done with, although
             that could not move the one that it had, for its connection was lost.
         stale_is_dealt_with: A job whose error came too late is done with.
+        answered_is_dealt_with: A job is done with whose call was cut since another had brought the answer.
     """
 
     front_acks_first: bool = False
@@ -154,6 +165,7 @@ class Rules:
     own_is_dealt_with: bool = False
     left_is_dealt_with: bool = False
     stale_is_dealt_with: bool = False
+    answered_is_dealt_with: bool = False
 
 
 @dataclass(frozen=True)

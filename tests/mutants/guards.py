@@ -10,6 +10,7 @@ _COMMIT: Final = "broker/scripts/commit.lua"
 _RENEW: Final = "broker/scripts/renew.lua"
 _RELEASE: Final = "broker/scripts/release.lua"
 _SETTLE: Final = "broker/scripts/settle.lua"
+_HEDGE: Final = "broker/scripts/hedge.lua"
 
 _FENCES: Final = (
     Mutant(
@@ -315,6 +316,43 @@ _SIGNS_OF_LIFE: Final = (
     ),
 )
 
+_HEDGES: Final = (
+    Mutant(
+        "a flight is hedged again and again",
+        "hedge",
+        _HEDGE,
+        "elseif f.hedge then",
+        "elseif false then",
+        ("tests/broker/test_hedge.py::test_a_call_that_takes_long_is_made_a_second_time_and_no_third",),
+    ),
+    Mutant(
+        "a second call takes the permit that others wait for",
+        "hedge",
+        _HEDGE,
+        "if is_marked(limit, a.rank, now) or next(marks_of_others(limit, a, now)) then",
+        "if false then",
+        ("tests/broker/test_hedge.py::test_none_takes_what_others_wait_for",),
+    ),
+    Mutant(
+        "an error ends the flight that a second call may still answer",
+        "hedge",
+        _COMMIT,
+        " or (f.hedge_until or 0) > now then",
+        " then",
+        ("tests/broker/test_hedge.py::test_an_error_of_the_first_waits_for_the_second",),
+    ),
+    Mutant(
+        "all that takes long is made twice",
+        "hedge",
+        "workers/offering.py",
+        " or self._saved < 1.0:",
+        ":",
+        (
+            "tests/test_hedging.py::test_a_share_of_the_calls_that_take_long_is_made_twice_and_the_slow_one_is_cut",
+        ),
+    ),
+)
+
 _BOOKS: Final = (
     Mutant(
         "a call is made that is not in the books",
@@ -427,4 +465,4 @@ _CONFIRMS: Final = (
     ),
 )
 
-MUTANTS: Final = (*_ACKS, *_CONFIRMS, *_FENCES, *_SETTLING, *_RESERVES, *_SIGNS_OF_LIFE, *_BOOKS)
+MUTANTS: Final = (*_ACKS, *_CONFIRMS, *_FENCES, *_SETTLING, *_RESERVES, *_SIGNS_OF_LIFE, *_HEDGES, *_BOOKS)
