@@ -4,6 +4,7 @@ Each method is one Lua script, one round trip, one atomic step; `docs/protocol.m
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, Final, Literal
 
 import msgpack
@@ -84,6 +85,7 @@ class Flights:
             more=terms.more,
             lines=terms.lines,
             retries=dict(terms.retries or {}),
+            place=terms.place and {**asdict(terms.place), "next": terms.place.next or ()},
         )
         return claimed(answer)
 

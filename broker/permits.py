@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from broker.budgets import Budgets
 from broker.controls import paused_key
-from broker.flights import ClaimTerms
+from broker.terms import ClaimTerms, Place
 from topology import names
 from topology.estimates import AnswerLengths, answer_bound, estimated_cost_usd, estimated_tokens
 from topology.fleet import Account, Fleet, Model, Provider
@@ -50,7 +50,7 @@ class Permits:
     worker: str
     answers: AnswerLengths = field(default_factory=AnswerLengths, compare=False)
 
-    def terms(self, job: Job, model: Model, *, more: bool = False) -> ClaimTerms:
+    def terms(self, job: Job, model: Model, *, more: bool = False, place: Place | None = None) -> ClaimTerms:
         """The terms under which this job may be claimed; `more` wait for the same permits here."""
         costs, priority = self._costs(job, model), job.waiter.priority
         name = self.provider.name
@@ -79,6 +79,7 @@ class Permits:
             seat=f"{self.worker}:{model.lane}",
             more=more,
             lines=tuple(order_key(self.prefix, names.jobs_queue(name, model.lane, one)) for one in Priority),
+            place=place,
             budgets=self._budgets.of_fleet(costs["usd"], now),
             own_budgets=self._budgets.of_agent(job.waiter.agent, costs["usd"], now),
             retries=self._retries(job.waiter.deadline - now),

@@ -28,7 +28,7 @@ _SCRIPTS: Final = (
     "enter",
 )
 _PERMITS: Final = ("limits", "closed", "retries", "permits")
-_OF_CLAIM: Final = ("lines", "turns", "accounts")
+_OF_CLAIM: Final = ("lines", "turns", "rounds", "accounts")
 _OF_PERMITS: Final = frozenset({"claim", "hedge", "restamp", "commit", "release", "left", "meters"})
 _LOADS: Final = 3
 """How often they are loaded for one round trip in a Redis that forgets them again."""

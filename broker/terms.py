@@ -33,6 +33,24 @@ class Admission:
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where a job stands among those of its line that workers have in hand, as `rounds.lua` describes it.
+
+    Attributes:
+        queue: The common one of its line.
+        turn: Its own; 0: it has none.
+        ahead: By no more rounds may it be ahead of another agent's job that waits at another worker.
+        next: Turn and agent of what can start at this worker next.
+    """
+
+    queue: str
+    turn: float
+    agent: str
+    ahead: int
+    next: tuple[float, str] | None = None
+
+
+@dataclass(frozen=True)
 class ClaimTerms:
     """What `claim` needs beside the waiter; built by `broker.permits`.
 
@@ -49,6 +67,7 @@ class ClaimTerms:
         shares: The classes' shares of a limit for which several wait, by rank.
         seat: Where requests of this class wait together: a lane at one worker.
         more: Whether others wait there beside this one.
+        place: In its line; None: agents need not go round across workers.
         lines: The orders of all that waits for the same lane, whichever its class and worker.
         budgets: Of all agents together.
         own_budgets: Of the agent that asks.
@@ -70,6 +89,7 @@ class ClaimTerms:
     shares: tuple[float, ...] = (1.0,)
     seat: str = ""
     more: bool = False
+    place: Place | None = None
     lines: tuple[str, ...] = ()
     budgets: tuple[Mapping[str, Any], ...] = ()
     own_budgets: tuple[Mapping[str, Any], ...] = ()

@@ -137,7 +137,7 @@ class Pool:
             if paused:
                 await line.rest()
             else:
-                await line.consume(self._slots)
+                await line.consume(self._slots, replicas)
         if paused == "drain":
             self._emptying.begin()
         else:
@@ -151,7 +151,7 @@ class Pool:
             line = self._lines[self._next_line % len(self._lines)]
             self._next_line += 1
             if line.priority is priority and line.is_ready:
-                return line.take()
+                return line.take(leaves_a_slot=len(self._tasks) + 1 < self._slots)
 
     async def _carry_out(self, attempt: Attempt) -> None:
         line, held = attempt.line, attempt.held
@@ -168,6 +168,8 @@ class Pool:
                 pass
             case LaterPlease() if self._draining:
                 held.delivery.give_back()
+            case LaterPlease(limit="round") if line.gives_way(attempt):
+                pass
             case LaterPlease(seconds=seconds, limit=limit):
                 line.put_back(attempt)
                 if line.closed_for is None and seconds > _WORTH_TELLING_S:

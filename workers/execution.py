@@ -35,7 +35,7 @@ from workers.worker import Worker
 
 log = logging.getLogger("optimizer.execution")
 
-_MAY_OPEN_SOON: Final = frozenset({"turn", "circuit", "paused"})
+_MAY_OPEN_SOON: Final = frozenset({"turn", "round", "circuit", "paused"})
 _WORTH_LOOKING_S: Final = 1.0
 """Where it waits for less, no other candidate is asked."""
 
@@ -84,7 +84,7 @@ class Execution:
 
     async def _claim(self, attempt: Attempt, job: Job, model: Model) -> Executed:
         delivery = attempt.held.delivery
-        terms = self._permits.terms(job, model, more=attempt.line.waiting > 0)
+        terms = self._permits.terms(job, model, more=attempt.line.waiting > 0, place=attempt.place())
         asked_at = asyncio.get_running_loop().time()
         self._underway.claiming[job.fingerprint] += 1
         try:

@@ -2,21 +2,19 @@
 
 import asyncio
 import math
-from bisect import insort
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
-from itertools import count
+from dataclasses import dataclass
 from typing import Final
 
 from broker.flights import Flights
+from broker.terms import Place
 from producer_sdk.transport import Delivery, Subscriber, Subscription
 from topology import names
 from topology.messages import Waiter
 from topology.names import Priority
-from topology.turns import FairTurns
-from workers.notices import asker_of
-from workers.sides import TURN, Sides
+from workers.hand import Hand, Held, Turn
+from workers.sides import Sides
 
 LONG_WAIT_S: Final = 60.0
 """A line that is closed for longer hands its deliveries back: a message held too long is taken away."""
@@ -30,25 +28,12 @@ _AT_LEAST: Final = 2
 _ASKING_AT_ONCE: Final = 4
 """Where one is refused, so are those behind it: not all that is in hand asks for each permit."""
 
-_order = count()
-
-
-@dataclass(frozen=True, order=True)
-class Held:
-    """A delivery in hand, in the order of turns; its `asker` wants to know why it waits."""
-
-    turn: float
-    order: int
-    delivery: Delivery = field(compare=False)
-    asker: Waiter | None = field(default=None, compare=False)
-
 
 class Line:
     """Consumes a queue of a lane, with those beside it, and closes while a claim of it is refused.
 
-    What it holds goes in the order of turns that Redis gave out (`lines.lua`), so that agents go round. Each
-    priority has a line of its own, so that what waits for the pace of a day or for a large permit holds up
-    nobody else.
+    Each priority has a line of its own, so that what waits for the pace of a day or for a large permit holds
+    up nobody else.
 
     Args:
         provider: Whose line it is.
@@ -57,6 +42,9 @@ class Line:
         subscriber: The connection to consume on.
         stirred: Called when a delivery has come or the line is open again.
         sides: The queues beside.
+
+    Attributes:
+        hand: What was delivered and not started.
     """
 
     def __init__(
@@ -74,14 +62,11 @@ class Line:
         self.queue = names.jobs_queue(provider, lane, priority)
         self.closed_for: str | None = None
         self.opens_at = 0.0
+        self.hand = Hand(self.queue)
         self._subscriber = subscriber
         self._stirred = stirred
         self._sides = sides
-        self._queues = FairTurns[str]()
-        self._shares: dict[str, int] = {}
-        self._held: list[Held] = []
         self._subscriptions: dict[str, Subscription] = {}
-        self._prefetch = 0
         self._reopening: asyncio.Task[None] | None = None
         self._changing = asyncio.Lock()
         self._resting = False
@@ -93,14 +78,15 @@ class Line:
         self._closed_at = -math.inf
         self._needs: int | None = None
 
-    async def consume(self, share: int) -> None:
-        """Consumes with a prefetch of this share at most; with another one than before, anew.
+    async def consume(self, share: int, workers: int) -> None:
+        """Consumes with a prefetch of this share at most, as so many workers do; with another one, anew.
 
         A closed line: once it opens. Where there are several queues, each has something ready while as much
         of it is in flight as may be: whose turn it is may be in any of them.
         """
         if self._sides.are_beside(self.queue):
             share = 2 * share + _AT_LEAST
+        self.hand.workers = workers
         async with self._changing:
             self._resting = False
             if self.closed_for is None:
@@ -112,7 +98,7 @@ class Line:
         queues = [self.queue, *self._sides.beside(self.queue)]
         if len(queues) > 1:
             counts = await flights.in_line(self.queue, len(queues) - 1)
-            self._shares = dict(zip(queues, counts, strict=True))
+            self.hand.agents = dict(zip(queues, counts, strict=True))
 
     def measure(self) -> None:
         """To be called each second: sizes the prefetch.
@@ -151,13 +137,13 @@ class Line:
 
     def forget(self) -> None:
         """The channel is gone: what was not started will be delivered again."""
-        self._held.clear()
+        self.hand.drop_all()
 
     @property
     def is_ready(self) -> bool:
         """Whether something can be started now."""
         return (
-            bool(self._held)
+            len(self.hand) > 0
             and self.closed_for is None
             and not self._resting
             and self._asking < _ASKING_AT_ONCE
@@ -166,50 +152,21 @@ class Line:
     @property
     def waiting(self) -> int:
         """How many deliveries are in hand."""
-        return len(self._held)
+        return len(self.hand)
 
     def askers(self) -> list[Waiter]:
         """Those in hand who want to know why they wait."""
-        return [one.asker for one in self._held if one.asker is not None]
+        return [one.asker for one in self.hand if one.asker is not None]
 
-    def last(self, count: int) -> list[Held]:
-        """Those in hand whose turn is the furthest off, the last first."""
-        return self._held[: -count - 1 : -1]
-
-    def let_go(self, held: Held) -> bool:
-        """Whether it was in hand until now; who asks has it from now on."""
-        if held not in self._held:
-            return False
-        self._held.remove(held)
-        return True
-
-    def take(self) -> "Attempt":
+    def take(self, *, leaves_a_slot: bool) -> "Attempt":
         """The delivery whose turn it is; `put_back` follows where it cannot be started."""
         self._asking += 1
-        queue = self._next_queue()
-        held = next(one for one in self._held if one.delivery.queue == queue)
-        self._held.remove(held)
-        share = max(1, self._shares.get(queue, 1))
-        return Attempt(self, held, share, self._queues.take(queue, share))
-
-    def _next_queue(self) -> str:
-        """Whose turn it is, as Redis gave them out; where too few agents are in hand for that, by shares.
-
-        Then each queue gets one for every agent that waits there; beside the common one, that waits there
-        alone.
-        """
-        queues = list(dict.fromkeys(one.delivery.queue for one in self._held))
-        agents = {one.delivery.properties.app_id for one in self._held if one.delivery.queue == self.queue}
-        if len(queues) == 1 or (agents and len(agents) >= self._shares.get(self.queue, len(agents) + 1)):
-            return queues[0]
-        if agents:
-            queues = [queue for queue in queues if queue == self.queue or self._shares.get(queue, 1) > 0]
-        return queues[self._queues.first(queues) or 0]
+        return Attempt(self, *self.hand.take(), leaves_a_slot)
 
     def has_asked(self) -> None:
         """Whether one of what was taken may start is decided."""
         self._asking -= 1
-        if self._held:
+        if len(self.hand):
             self._stirred()
 
     @contextmanager
@@ -217,20 +174,29 @@ class Line:
         """One of what was taken is in flight."""
         self._calls += 1
         self._most_calls = max(self._calls, self._most_calls)
-        self._queues.use(attempt.tag)
+        self.hand.use(attempt.turn)
         try:
             yield
         finally:
             self._calls -= 1
 
     def put_back(self, attempt: "Attempt") -> None:
-        """A delivery that could not be started, to its place in the order."""
-        held = attempt.held
-        self._queues.give_back(held.delivery.queue, attempt.share)
+        """A delivery that could not be started, to its place in the order; its queue has its turn again."""
+        self.hand.give_back(attempt.turn)
+        self._put_back(attempt.held)
+
+    def gives_way(self, attempt: "Attempt") -> bool:
+        """Whether there is an earlier one to go in place of one that is rounds ahead; that is put back."""
+        if not self.hand.has_before(attempt.held):
+            return False
+        self._put_back(attempt.held)
+        return True
+
+    def _put_back(self, held: Held) -> None:
         if self._holds_nothing:
             held.delivery.give_back()
         elif held.delivery.is_held:
-            insort(self._held, held)
+            self.hand.put_back(held)
 
     def pause(self, seconds: float, limit: str) -> None:
         """Starts nothing for a while: a short one with the deliveries in hand, a long one without."""
@@ -257,23 +223,23 @@ class Line:
             self.closed_for = None
             if not self._subscriptions and not self._resting:
                 self._holds_nothing = False
-                await self._consume(self._prefetch)
+                await self._consume(self.hand.prefetch)
         self._stirred()
 
     def _take(self, delivery: Delivery) -> None:
         if self._holds_nothing:  # it was on its way when we stopped
             delivery.give_back()
             return
-        insort(self._held, Held(_turn_of(delivery), next(_order), delivery, asker_of(delivery.body)))
+        self.hand.add(delivery)
         self._stirred()
 
     async def _consume(self, prefetch: int) -> None:
-        if prefetch != self._prefetch:
-            if prefetch < self._prefetch:
+        if prefetch != self.hand.prefetch:
+            if prefetch < self.hand.prefetch:
                 await self._hand_all_back()  # somebody else may have more use for it
             else:
                 await self._stop_consuming()
-            self._prefetch = prefetch
+            self.hand.prefetch = prefetch
         self._holds_nothing = False
         for queue in (self.queue, *self._sides.beside(self.queue)):
             if queue not in self._subscriptions:
@@ -287,8 +253,8 @@ class Line:
 
     async def _hand_all_back(self) -> None:
         await self._stop_consuming()
-        while self._held:
-            self._held.pop(0).delivery.give_back()
+        for held in self.hand.drop_all():
+            held.delivery.give_back()
         self._holds_nothing = True
 
 
@@ -297,30 +263,26 @@ class Attempt:
     """A delivery on its way from a line to a call.
 
     Attributes:
-        share: That of its queue when it was taken.
-        tag: Of its queue's turn.
+        turn: Of its queue.
+        leaves_a_slot: Another one may start beside it.
     """
 
     line: Line
     held: Held
-    share: int
-    tag: float
+    turn: Turn
+    leaves_a_slot: bool
     _is_decided: bool = False
 
     def calling(self) -> AbstractContextManager[None]:
         """It is in flight."""
         return self.line.calling(self)
 
+    def place(self) -> Place | None:
+        """Where it stands in line, for its claim."""
+        return self.line.hand.place_of(self.held, leaves_a_slot=self.leaves_a_slot)
+
     def decided(self) -> None:
         """Whether it may start is known: the next one may ask. Said again, it changes nothing."""
         if not self._is_decided:
             self._is_decided = True
             self.line.has_asked()
-
-
-def _turn_of(delivery: Delivery) -> float:
-    """When it is its turn; what bears no turn, such as a job that is tried again, goes first."""
-    try:
-        return float(str((delivery.properties.headers or {}).get(TURN, 0)))
-    except ValueError:
-        return 0.0

@@ -26,6 +26,7 @@ _IN_WORDS: Final = {
     "circuit": "{}, whose calls fail for now",
     "key": "a key of {} that is not refused",
     "turn": "its turn at {}",
+    "round": "its turn at {}",
     "paused": "{}, which is paused",
 }
 

@@ -23,7 +23,7 @@ from workers.worker import Worker
 
 _ROUTES_KEPT: Final = 1000
 _LOOKED_UP_S: Final = 0.25
-_UNSURE: Final = frozenset({"circuit", "paused", "turn"})
+_UNSURE: Final = frozenset({"circuit", "paused", "turn", "round"})
 """What may open at any time, whatever instant is told."""
 _UNREADABLE: Final = "\ufffd"
 """What stands for bytes of a property that are no UTF-8."""

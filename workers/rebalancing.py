@@ -11,7 +11,8 @@ from broker.flights import StateAway
 from broker.outlook import Newcomers, Outlook
 from topology.errors import Refused
 from topology.messages import Job
-from workers.line import Held, Line
+from workers.hand import Held
+from workers.line import Line
 from workers.moving import Moving, worth_moving_s
 from workers.replies import job_message
 from workers.worker import Worker
@@ -78,7 +79,7 @@ class Rebalancing:
             if place is not None and place.starts_at is not None:
                 ends_at = place.starts_at + (own.takes_s or 0.0)
                 better = await self._better(job, place.starts_at, ends_at, elsewhere)
-                if better is not None and line.let_go(held):
+                if better is not None and line.hand.let_go(held):
                     elsewhere.starts[job_message(self._worker.fleet, better).routing_key].popleft()
                     await self._move(held, job, better)
 
@@ -112,7 +113,7 @@ class Rebalancing:
 def _movable(line: Line) -> dict[Held, Job]:
     """What of it has another candidate, the last first."""
     jobs = {}
-    for held in line.last(_AT_ONCE):
+    for held in line.hand.last(_AT_ONCE):
         try:
             job = Job.from_bytes(held.delivery.body)
         except Refused:

@@ -6,7 +6,8 @@
 --       limits: shared ones, budgets: of all agents, own_budgets: of this one, closed: [key], paused: [hash, field] or [],
 --       accounts: [{name, limits, keys: [{closed: [key]}], closed: [key]}], rotation, used_key, notes_key,
 --       rank (0 most urgent), shares: [number] by rank, seat (where jobs of this rank wait for the same permits),
---       more (whether others do, there), lines: [key], the orders of all that waits for the provider's lane,
+--       more (whether others do, there), place (in its line, as rounds.lua says; none: agents need not go round),
+--       lines: [key], the orders of all that waits for the provider's lane,
 --       retries: the provider's retry budget, as retries.lua has it,
 --       parks: [seconds], longest first: for how long the job can be parked. It comes from a worker that never
 --       calls, in place of `call` and all that follows: nothing is granted, no permit taken, no spend noted
@@ -24,7 +25,7 @@
 --                                         as parked until then. `again`: 1 where it was told so for that pause before
 --   over, instant, limit                  its agent's own budget is spent until then: it holds up nobody else
 --   later, instant, limit, waiter...      permits are refused until then; these want to know. `turn` in place of a
---                                         limit: there is a permit, for a class that goes first
+--                                         limit: there is a permit, for a class that goes first; `round`: for an agent
 --   run, account, key index, started, attempt, latest deadline, doubts, part...   it tries these half-open ones; a
 --                                         broken one's key is followed by |fails
 -- Doubts are the calls, one packed after the other, of earlier claims that nobody gave up.
@@ -32,7 +33,7 @@
 local PAUSED_POLL_S = 0.4
 local SURE_S = 2 -- a refusal for less is no more than the next look
 local FOR_GOOD = 32503680000 -- the year 3000: an operator has closed it, and may open it
-local UNSURE = {turn = true, circuit = true, key = true} -- what may open sooner than it says
+local UNSURE = {turn = true, round = true, circuit = true, key = true} -- what may open sooner than it says
 
 local a = cmsgpack.unpack(ARGV[1])
 local now = clock()
@@ -136,6 +137,9 @@ local refusal = refusal_of(a.limits, now, closed_refusal(a.closed, now, probes))
 local chosen, accounts_refusal = choose(a, now)
 local own_refusal = refusal_of(a.own_budgets, now)
 refusal = later_of(later_of(refusal_of(a.budgets, now, refusal), accounts_refusal), own_refusal)
+if not refusal and a.place then
+  refusal = round_refusal(a.place, a.seat, now)
+end
 local is_late = refusal and refusal.at >= latest and refusal.at > now + SURE_S and refusal.at < FOR_GOOD
 if is_late and not UNSURE[refusal.name] then
   return late(refusal.at, refusal.name)
@@ -145,6 +149,9 @@ elseif refusal and refusal == own_refusal then
 elseif refusal then
   if refusal.limit and #a.shares > 1 then
     leave_mark(refusal, a, now)
+  end
+  if refusal.limit and a.place then
+    wait_in_hand(a.place, a.seat, refusal.at, now)
   end
   return append_waiters_who('tell_waits', {'later', text(refusal.at), refusal.name})
 end
@@ -165,6 +172,9 @@ for _, list in ipairs({a.limits, chosen.limits, a.budgets, a.own_budgets}) do
   end
 end
 take_turns(limits, a, now)
+if a.place then
+  leave_hand(a.place, a.seat)
+end
 local notes = {}
 notes[#notes + 1] = note_grant(a, chosen.name, now)
 notes[#notes + 1] = retries_note(a.retries, retries)

@@ -93,6 +93,9 @@ class Store:
     def _hmget(self, key: str, *fields: str) -> list[Any]:
         return [self._hget(key, field) for field in fields]
 
+    def _hgetall(self, key: str) -> list[Any]:
+        return [part for pair in self._values.get(key, {}).items() for part in pair]
+
     def _hset(self, key: str, *pairs: str) -> int:
         hash_ = self._values.setdefault(key, {})
         before = len(hash_)
@@ -172,12 +175,12 @@ class Store:
 _COMMANDS: dict[str, Callable[..., Any]] = {
     "TIME": Store._time, "GET": Store._get, "SET": Store._set, "DEL": Store._drop,
     "EXISTS": Store._exists, "INCRBYFLOAT": Store._incrbyfloat, "EXPIRE": Store._expire,
-    "EXPIREAT": Store._expireat, "HGET": Store._hget, "HMGET": Store._hmget, "HSET": Store._hset,
-    "HSETNX": Store._hsetnx, "HDEL": Store._hdel, "HEXISTS": Store._hexists, "HLEN": Store._hlen,
-    "HKEYS": Store._hkeys, "HVALS": Store._hvals, "HINCRBY": Store._hincrby, "ZADD": Store._zadd,
-    "ZCARD": Store._hlen, "ZSCORE": Store._zscore, "ZREM": Store._zrem, "ZRANGE": Store._zrange,
-    "ZRANGEBYSCORE": Store._zrangebyscore, "ZREMRANGEBYSCORE": Store._zremrangebyscore,
-    "ZINCRBY": Store._zincrby, "ZCOUNT": Store._zcount,
+    "EXPIREAT": Store._expireat, "HGET": Store._hget, "HGETALL": Store._hgetall, "HMGET": Store._hmget,
+    "HSET": Store._hset, "HSETNX": Store._hsetnx, "HDEL": Store._hdel, "HEXISTS": Store._hexists,
+    "HLEN": Store._hlen, "HKEYS": Store._hkeys, "HVALS": Store._hvals, "HINCRBY": Store._hincrby,
+    "ZADD": Store._zadd, "ZCARD": Store._hlen, "ZSCORE": Store._zscore, "ZREM": Store._zrem,
+    "ZRANGE": Store._zrange, "ZRANGEBYSCORE": Store._zrangebyscore,
+    "ZREMRANGEBYSCORE": Store._zremrangebyscore, "ZINCRBY": Store._zincrby, "ZCOUNT": Store._zcount,
 }  # fmt: skip
 
 

@@ -29,6 +29,11 @@ LIMITS = (
     {"kind": "bucket", "key": "o1:bucket", "amount": 60, "window_s": 60, "slack_s": 1, "burst": 9,
      "unit": "reserved_tokens", "cost": 3, "name": "bucket"},
 )  # fmt: skip
+PLACES = (
+    None,
+    {"queue": "jobs.groq.any.high", "turn": 1.5, "agent": "a", "ahead": 2, "next": []},
+    {"queue": "jobs.groq.any.high", "turn": 9.5, "agent": "b", "ahead": 2, "next": [12.5, "a"]},
+)
 FIRST: dict[str, Any] = {"rank": 0, "rotation": "least_used"}
 BUDGET = {
     "kind": "fixed", "key": "o1:budget", "amount": 4, "window_s": 86400, "slack_s": 5, "offset_s": 0,
@@ -69,6 +74,7 @@ calls = st.one_of(
         "retries": st.sampled_from([{}, RETRIES]),
         "rank": st.integers(0, 2),
         "rotation": st.sampled_from(["least_used", "round_robin", "performance", "intelligent"]),
+        "place": st.sampled_from(PLACES),
     })),
     st.tuples(st.just("hedge"), texts, st.fixed_dictionaries({
         "token": tokens, "hedges": tokens, "limits": st.sampled_from([(), LIMITS]),
@@ -163,7 +169,7 @@ class Pair:
                     "call": pack({"call": details["token"], "provider": script}),
                     "permit_key": f"o1:permit:{details['token']}", "paused": [], "accounts": [account],
                     "used_key": "o1:used", "notes_key": "o1:notes", "shares": [8.0, 3.0, 1.0],
-                    "seat": "w1:any", "budgets": [BUDGET], "own_budgets": [],
+                    "seat": f"{details.get('worker', 'w3')}:any", "budgets": [BUDGET], "own_budgets": [],
                     "lines": ["o1:line:jobs.groq.any.high|*"],
                 }  # fmt: skip
             case "restamp":

@@ -1,0 +1,166 @@
+"""What a line has in hand: deliveries that were not started yet, and which of them goes next."""
+
+import math
+from bisect import insort
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Final, NamedTuple
+
+from broker.terms import Place
+from producer_sdk.transport import Delivery
+from topology.messages import Waiter
+from topology.turns import FairTurns
+from workers.notices import asker_of
+from workers.sides import TURN
+
+_FEW: Final = 8
+"""So many of each agent wait in the common queue, in the order in which they came (`lines.lua`)."""
+
+_order = count()
+
+
+@dataclass(frozen=True, order=True)
+class Held:
+    """A delivery in hand, in the order of turns; its `asker` wants to know why it waits."""
+
+    turn: float
+    order: int
+    delivery: Delivery = field(compare=False)
+    asker: Waiter | None = field(default=None, compare=False)
+
+    @property
+    def queue(self) -> str:
+        """Which it came from."""
+        return self.delivery.queue
+
+    @property
+    def agent(self) -> str:
+        """Whose job it is."""
+        return self.delivery.properties.app_id or ""
+
+
+class Turn(NamedTuple):
+    """A queue's turn, by its `tag`; its `share` as it was then."""
+
+    queue: str
+    share: int
+    tag: float
+
+
+class Hand:
+    """Goes in the order of turns that Redis gave out (`lines.lua`), so that agents go round.
+
+    Args:
+        queue: The common queue of the line.
+
+    Attributes:
+        agents: How many wait for each of the line's queues, where there are several; beside the common one,
+            those that wait there alone.
+        workers: Among how many these queues are dealt out.
+        prefetch: How many of each queue one of them holds at most.
+    """
+
+    def __init__(self, queue: str) -> None:
+        self.agents: dict[str, int] = {}
+        self.workers = 1
+        self.prefetch = 0
+        self._queue = queue
+        self._queues = FairTurns[str]()
+        self._held: list[Held] = []
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def __iter__(self) -> Iterator[Held]:
+        return iter(self._held)
+
+    def add(self, delivery: Delivery) -> None:
+        """It was delivered."""
+        insort(self._held, Held(_turn_of(delivery), next(_order), delivery, asker_of(delivery.body)))
+
+    def last(self, count: int) -> list[Held]:
+        """Those whose turn is the furthest off, the last first."""
+        return self._held[: -count - 1 : -1]
+
+    def let_go(self, held: Held) -> bool:
+        """Whether it was in hand until now; who asks has it from now on."""
+        if held not in self._held:
+            return False
+        self._held.remove(held)
+        return True
+
+    def drop_all(self) -> list[Held]:
+        """Holds nothing from now on; returns what it held."""
+        held, self._held = self._held, []
+        return held
+
+    def take(self) -> tuple[Held, Turn]:
+        """The one whose turn it is. `use` follows, or `put_back`, with `give_back` where it still is."""
+        queues = self._queues_in_turn()
+        queue = queues[self._queues.first(queues) or 0]
+        held = self._first_of(queue)
+        self._held.remove(held)
+        share = max(1, self.agents.get(queue, 1))
+        return held, Turn(queue, share, self._queues.take(queue, share))
+
+    def use(self, turn: Turn) -> None:
+        """What was taken by this turn has started."""
+        self._queues.use(turn.tag)
+
+    def put_back(self, held: Held) -> None:
+        """What was taken could not start: it has its place again."""
+        insort(self._held, held)
+
+    def give_back(self, turn: Turn) -> None:
+        """It is that queue's turn again."""
+        self._queues.give_back(turn.queue, turn.share)
+
+    def has_before(self, held: Held) -> bool:
+        """Whether one that is earlier than this may go next."""
+        return any(self._first_of(queue) < held for queue in self._queues_in_turn())
+
+    def place_of(self, held: Held, *, leaves_a_slot: bool) -> Place | None:
+        """Where one that was taken stands in line; None where agents need not go round across workers."""
+        if self._ahead is None:
+            return None
+        first = self._held[0] if self._held and leaves_a_slot else None
+        next_ = (first.turn, first.agent) if first else None
+        return Place(self._queue, held.turn, held.agent, self._ahead, next_)
+
+    @property
+    def _ahead(self) -> int | None:
+        """By how many rounds one may be ahead of another agent's job that another worker holds.
+
+        What they hold between them is spread over that many without anybody's being ahead, as RabbitMQ deals
+        it out in the order in which it came. None: nobody else holds anything, or no agent has much waiting.
+        """
+        agents = sum(self.agents.values())
+        if self.workers == 1 or not agents:
+            return None
+        return _FEW + math.ceil(self.workers * self.prefetch / agents)
+
+    def _queues_in_turn(self) -> list[str]:
+        """That of the earliest in hand; where too few agents are in hand for that, those that go by shares.
+
+        Each of those gets one for every agent that waits there; beside the common one, that waits there
+        alone.
+        """
+        queues = list(dict.fromkeys(one.queue for one in self._held))
+        agents = {one.agent for one in self._held if one.queue == self._queue}
+        if len(queues) == 1 or (agents and len(agents) >= self.agents.get(self._queue, len(agents) + 1)):
+            return queues[:1]
+        if agents:
+            return [queue for queue in queues if queue == self._queue or self.agents.get(queue, 1) > 0]
+        return queues
+
+    def _first_of(self, queue: str) -> Held:
+        return next(one for one in self._held if one.queue == queue)
+
+
+def _turn_of(delivery: Delivery) -> float:
+    """When it is its turn; what bears no turn, such as a job that is tried again, goes first."""
+    try:
+        return float(str((delivery.properties.headers or {}).get(TURN, 0)))
+    except ValueError:
+        return 0.0
