@@ -137,8 +137,9 @@ local refusal = refusal_of(a.limits, now, closed_refusal(a.closed, now, probes))
 local chosen, accounts_refusal = choose(a, now)
 local own_refusal = refusal_of(a.own_budgets, now)
 refusal = later_of(later_of(refusal_of(a.budgets, now, refusal), accounts_refusal), own_refusal)
+local own_at
 if not refusal and a.place then
-  refusal = round_refusal(a.place, a.seat, now)
+  refusal, own_at = round_refusal(a.place, a.seat, now)
 end
 local is_late = refusal and refusal.at >= latest and refusal.at > now + SURE_S and refusal.at < FOR_GOOD
 if is_late and not UNSURE[refusal.name] then
@@ -172,8 +173,8 @@ for _, list in ipairs({a.limits, chosen.limits, a.budgets, a.own_budgets}) do
   end
 end
 take_turns(limits, a, now)
-if a.place then
-  leave_hand(a.place, a.seat)
+if own_at then
+  leave_hand(a.place, a.seat, own_at)
 end
 local notes = {}
 notes[#notes + 1] = note_grant(a, chosen.name, now)

@@ -21,19 +21,22 @@ local function hands_of(place)
   return string.match(FLIGHT, '^(.*)flight:') .. 'line:' .. place.queue .. '|hands'
 end
 
--- The refusal, where this one is too far ahead of what waits at another seat.
+-- The refusal, where this one is too far ahead of what waits at another seat; and the instant at which its own seat was
+-- to ask again, where something waits there.
 local function round_refusal(place, seat, now)
-  local key, refusal = hands_of(place), nil
+  local key, refusal, own_at = hands_of(place), nil, nil
   local hands = redis.call('HGETALL', key)
   for i = 1, #hands, 2 do
     local at, turn, agent = unpack(cmsgpack.unpack(hands[i + 1]))
     if at + COMES_WITHIN_S <= now then
       redis.call('HDEL', key, hands[i])
-    elseif hands[i] ~= seat and agent ~= place.agent and place.turn > turn + place.ahead and at <= now + SOON_S then
+    elseif hands[i] == seat then
+      own_at = at
+    elseif agent ~= place.agent and place.turn > turn + place.ahead and at <= now + SOON_S then
       refusal = later_of(refusal, {at = math.max(at, now + ROUND_POLL_S), name = 'round'})
     end
   end
-  return refusal
+  return refusal, own_at
 end
 
 -- A claim of this seat was refused until then. Several ask at once: the earliest of them waits there.
@@ -51,12 +54,12 @@ local function wait_in_hand(place, seat, at, now)
   redis.call('EXPIRE', key, HANDS_S)
 end
 
-local function leave_hand(place, seat)
-  local key = hands_of(place)
-  local before = redis.call('HGET', key, seat)
-  if before and (place.next[1] or 0) > 0 then
-    redis.call('HSET', key, seat, cmsgpack.pack({cmsgpack.unpack(before)[1], place.next[1], place.next[2]}))
-  elseif before then
-    redis.call('HDEL', key, seat)
+-- What waited at this seat has started.
+local function leave_hand(place, seat, at)
+  local turn, agent = unpack(place.next)
+  if turn and turn > 0 then
+    redis.call('HSET', hands_of(place), seat, cmsgpack.pack({at, turn, agent}))
+  else
+    redis.call('HDEL', hands_of(place), seat)
   end
 end
