@@ -47,11 +47,15 @@ local function wait_in_hand(place, seat, at, now)
   local key, turn, agent = hands_of(place), place.turn, place.agent
   local before = redis.call('HGET', key, seat)
   local known = before and cmsgpack.unpack(before)
-  if known and known[1] + COMES_WITHIN_S > now and known[2] < turn then
+  if known and known[1] + COMES_WITHIN_S > now and known[2] <= turn then
+    if known[1] == at then
+      return
+    end
     turn, agent = known[2], known[3]
   end
-  redis.call('HSET', key, seat, cmsgpack.pack({at, turn, agent}))
-  redis.call('EXPIRE', key, HANDS_S)
+  if redis.call('HSET', key, seat, cmsgpack.pack({at, turn, agent})) == 1 then
+    redis.call('EXPIRE', key, HANDS_S)
+  end
 end
 
 -- What waited at this seat has started.
