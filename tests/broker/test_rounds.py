@@ -161,6 +161,7 @@ def test_agents_go_round_where_one_worker_holds_the_jobs_of_all_but_one() -> Non
             "permit_key": f"permit:{token}", "paused": [], "accounts": [account], "used_key": "used",
             "rotation": "least_used", "notes_key": "", "limits": [{**one_in(1.0, "rate"), "amount": 5}],
             "rank": 0, "shares": [1.0], "seat": worker.seat, "budgets": [], "own_budgets": [],
+            "lines": [], "retries": {},
             "place": {**asdict(its), "next": its.next or ()},
         }  # fmt: skip
         answer = scripts.evaluate("claim", token, pack(arguments))
