@@ -107,28 +107,27 @@ class Moving:
 
         Candidates of which nothing is known are left alone.
         """
-        outlook, starts = self._worker.outlook(self._worker.fleet), [(until, job)]
-        try:
-            for other in self.living(job):
-                newcomers = await outlook.newcomers(job_message(self._worker.fleet, other).routing_key, 1)
-                starts += [(at, other) for at in newcomers.starts]
-        except StateAway:
-            return None
+        starts = [(until, job), *((starts_at, other) for other, starts_at, _ in await self._expected(job))]
         at, best = min(starts, key=lambda one: one[0])
         is_worth_it = until - at > worth_moving_s(job.waiter.deadline - self._worker.clock.now())
         return best if is_worth_it else None
 
     async def in_time(self, job: Job) -> Job | None:
         """The job for another candidate that is expected to answer it in time, the first of them."""
-        outlook, answers = self._worker.outlook(self._worker.fleet), []
+        ends = [(ends_at, other) for other, _, ends_at in await self._expected(job)]
+        at, first = min(ends, key=lambda one: one[0], default=(math.inf, job))
+        return first if at < job.waiter.deadline else None
+
+    async def _expected(self, job: Job) -> list[tuple[Job, float, float]]:
+        """The job for each other living candidate of which it is known when it starts and ends there."""
+        outlook, expected = self._worker.outlook(self._worker.fleet), []
         try:
             for other in self.living(job):
                 newcomers = await outlook.newcomers(job_message(self._worker.fleet, other).routing_key, 1)
-                answers += [(at + (newcomers.takes_s or 0.0), other) for at in newcomers.starts]
+                expected += [(other, at, at + (newcomers.takes_s or 0.0)) for at in newcomers.starts]
         except StateAway:
-            return None
-        at, first = min(answers, key=lambda one: one[0], default=(math.inf, job))
-        return first if at < job.waiter.deadline else None
+            return []
+        return expected
 
     def living(self, job: Job) -> list[Job]:
         """The job for each other candidate that somebody serves, and whose calls do not fail."""
