@@ -2,6 +2,9 @@
 
 import asyncio
 
+import pytest
+
+from producer_sdk import BudgetExhausted
 from sandbox.simulator import Faults, SimulatorProcess
 from tests.support.fleets import provider
 from tests.support.house import House
@@ -67,3 +70,22 @@ async def test_who_would_wait_past_its_deadline_goes_back_to_a_provider_that_can
 
         assert reply.provider == "first"
         assert len(spare.ledger()) == 1
+
+
+async def test_what_no_budget_allows_in_time_is_told_at_once_and_not_sent_to_and_fro(
+    house: House, simulator: SimulatorProcess
+) -> None:
+    with SimulatorProcess() as spare:
+        budget = "[budgets]\nusd_per_day = 0.05\n"
+        providers = provider("first", simulator, price=0.1) + provider("spare", spare, price=0.1)
+        async with (
+            house.workers(house.fleet(budget + providers), ["front"], ["backend:all"]),
+            house.agent() as agent,
+            house.events("optimizer.failover") as moved,
+        ):
+            await agent.chat("Costs little in the end", model="sim-small", max_tokens=1_000_000, timeout=60)
+            with pytest.raises(BudgetExhausted) as refused:
+                await agent.chat("May cost too much", model="sim-small", max_tokens=1_000_000, timeout=60)
+
+        assert "budget" in str(refused.value)
+        assert len(moved) <= 1

@@ -48,7 +48,6 @@ class Execution:
     ) -> None:
         self._worker = worker
         self._provider = provider
-        self._client = client
         self._permits = Permits(worker.fleet, provider, worker.flights.prefix, worker.id, answers)
         self._moving = Moving(worker)
         self._claims = Claims(worker)

@@ -113,10 +113,17 @@ class Moving:
         return best if is_worth_it else None
 
     async def in_time(self, job: Job) -> Job | None:
-        """The job for another candidate that is expected to answer it in time, the first of them."""
+        """The job for another candidate that is expected to answer it in time, the first of them.
+
+        It comes back to this one no more: what is expected knows nothing of budgets, nor of closed models, so
+        that two of them might send it to each other until its deadline.
+        """
         ends = [(ends_at, other) for other, _, ends_at in await self._expected(job)]
         at, first = min(ends, key=lambda one: one[0], default=(math.inf, job))
-        return first if at < job.waiter.deadline else None
+        if at >= job.waiter.deadline:
+            return None
+        left = tuple(candidate for candidate in job.route if candidate != job.candidate)
+        return first.model_copy(update={"route": left, "position": left.index(first.candidate)})
 
     async def _expected(self, job: Job) -> list[tuple[Job, float, float]]:
         """The job for each other living candidate of which it is known when it starts and ends there."""
