@@ -206,7 +206,7 @@ class AfterFailure:
             case Stale():
                 return await self._moving.park(delivery, call.job, 0.0)
             case Living():
-                pause_s = jittered(mean_s, call.run.latest_deadline - now - 2.0)  # time to try and to tell
+                pause_s = jittered(mean_s, call.run.latest_deadline - now)
                 back_at = now + pause_s
                 await self._give_up(call, failure, back_at)
                 self._telling.tell_of(

@@ -50,6 +50,11 @@ def claim(number: int, limit: Limit, cost: float, now: float) -> float | None:
     return None if answer[0] == b"run" else float(answer[1])
 
 
+def microseconds(instant: float) -> float:
+    """As Redis tells the time; the scripts take what is less than one apart for the same instant."""
+    return round(instant, 6)
+
+
 def calls_under_load(limit: Limit, costs: list[int], draws: random.Random) -> list[tuple[float, int]]:
     """When each call arrives at the provider, and its cost; there is always one that waits."""
     _SCRIPTS.frozen = ()
@@ -59,7 +64,7 @@ def calls_under_load(limit: Limit, costs: list[int], draws: random.Random) -> li
         while (again := claim(len(arrivals), limit, cost, now)) is not None:
             assert again > now
             # Not everybody was told to wait: others ask in between.
-            now = again if draws.random() < 0.5 else now + draws.random() * (again - now)
+            now = again if draws.random() < 0.5 else microseconds(now + draws.random() * (again - now))
         arrivals.append((now + draws.choice([0.0, limit.slack_s]), cost))
     return sorted(arrivals)
 
