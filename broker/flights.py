@@ -21,15 +21,9 @@ from broker.answers import (
     Run,
     Spot,
     Use,
-    admitted,
-    attended,
-    cancelled,
-    claimed,
-    committed,
-    hedged,
-    uses,
 )
 from broker.away import StateAway, asking
+from broker.decoding import admitted, attended, cancelled, claimed, committed, hedged, uses
 from broker.scripting import Scripts, pack
 from broker.terms import Admission, ClaimTerms, Result
 from topology.messages import Waiter
