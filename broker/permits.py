@@ -22,6 +22,9 @@ from topology.providers.outcomes import Said, Scope
 KEYLESS: Final = "keyless"
 """The account of a provider that takes calls without a key."""
 
+CONCURRENCY: Final = "concurrency"
+"""So end the names of limits on the calls in flight."""
+
 _AT_ONCE: Final = 0.1
 """Of what is paced, this share may be used at once, and the rest as the window passes."""
 _LEVEL_OF: Final = {Scope.MODEL: 0, Scope.KEY: 1, Scope.ACCOUNT: 1, Scope.PROVIDER: -1, Scope.ADDRESS: -1}
@@ -215,7 +218,7 @@ class Permits:
         if amount is None:
             return ()
         key = f"{self.prefix}lease:{scope}"
-        return ({"kind": "lease", "key": key, "amount": amount, "name": f"{scope} concurrency"},)
+        return ({"kind": "lease", "key": key, "amount": amount, "name": f"{scope} {CONCURRENCY}"},)
 
     def _leases_of_provider(self) -> tuple[dict[str, Any], ...]:
         name = self.provider.name

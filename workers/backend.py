@@ -5,6 +5,7 @@ import logging
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from itertools import count
 from typing import Any, Final
 
@@ -55,6 +56,7 @@ class Pool:
         shares = worker.fleet.priorities
         self._turns = WeightedTurns({p: float(getattr(shares, p.value)) for p in Priority})
         self._next_line = 0
+        self._replicas = 1
         self._slots = provider.concurrency
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining = False
@@ -86,7 +88,7 @@ class Pool:
             while len(self._tasks) < self._slots and (chosen := self._next()):
                 task = asyncio.create_task(self._carry_out(chosen), name=f"job {self._provider.name}")
                 self._tasks.add(task)
-                task.add_done_callback(self._ended)
+                task.add_done_callback(partial(self._ended, chosen.line.lane))
 
     async def drain(self) -> None:
         """Stops consuming, hands back what was not started, and lets running calls finish.
@@ -130,14 +132,14 @@ class Pool:
 
         A paused provider has none: its lines rest, and what waits can be seen in its queues.
         """
-        replicas = max(1, len(self._worker.roster.pools(self._provider.name)))
-        self._slots = max(1, math.ceil(self._provider.concurrency / replicas))
+        self._replicas = max(1, len(self._worker.roster.pools(self._provider.name)))
+        self._slots = max(1, math.ceil(self._provider.concurrency / self._replicas))
         paused = self._worker.paused.get(self._provider.name)
         for line in self._lines:
             if paused:
                 await line.rest()
             else:
-                await line.consume(self._slots, replicas)
+                await line.consume(self._slots, self._replicas)
         if paused == "drain":
             self._emptying.begin()
         else:
@@ -225,8 +227,13 @@ class Pool:
         """The instant at which a closed line is looked at again."""
         return self._worker.clock.now() + line.opens_at - asyncio.get_running_loop().time()
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, lane: str, task: asyncio.Task[None]) -> None:
+        """What is surely ours of the provider's concurrency is used again at once; the rest is polled for."""
         self._tasks.discard(task)
+        if len(self._tasks) < self._provider.concurrency // self._replicas:
+            for line in self._lines:
+                if line.lane == lane and line.waits_for_a_call:
+                    line.look_again()
         self._stirred.set()
 
     def _forget(self) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from broker.flights import Flights
+from broker.permits import CONCURRENCY
 from broker.terms import Place
 from producer_sdk.transport import Delivery, Subscriber, Subscription
 from topology import names
@@ -148,6 +149,11 @@ class Line:
             and not self._resting
             and self._asking < _ASKING_AT_ONCE
         )
+
+    @property
+    def waits_for_a_call(self) -> bool:
+        """Whether it is closed until a call ends, which may be at any time."""
+        return self.closed_for is not None and self.closed_for.endswith(CONCURRENCY)
 
     @property
     def waiting(self) -> int:
