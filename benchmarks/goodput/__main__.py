@@ -3,7 +3,9 @@
 `make bench-goodput TRACE=AzureLLMInferenceTrace_code.csv`: a stretch of a real trace is asked of four
 simulated providers with four kinds of limits, over real HTTP: by the optimizer, by OpenAI's client with
 retries, and by LiteLLM's Router where its Python is given. Beside them stands the most that anybody could
-answer. All meet the same requests, instants, deadlines and providers, one after the other, with nothing used.
+answer, what a schedule by deadlines reaches, and a fair one by the optimizer's own rules: classes by their
+shares, the agents of a class in turn. All meet the same requests, instants, deadlines and providers, one
+after the other, with nothing used.
 
 Trace, windows, latencies and deadlines are shortened by one factor (`--faster`). What the programs take
 themselves, their heartbeats and their own pauses are not, apart from LiteLLM's.
@@ -28,13 +30,16 @@ from benchmarks.goodput.optimum import most_in_time
 from benchmarks.goodput.ours import ask_ours
 from benchmarks.goodput.plain import ask_plainly
 from benchmarks.goodput.router import ask_router
-from benchmarks.goodput.schedule import answered_at
+from benchmarks.goodput.schedule import Fairly, Order, answered_at, earliest_deadline
 from sandbox.demo.errors import Unusable
 from sandbox.demo.trace import read_trace
 from sandbox.simulator import SimulatorProcess
+from topology.names import Priority
+from topology.sections import PrioritiesSection
 
 TRACE_URL = "https://github.com/Azure/AzurePublicDataset/blob/master/data/AzureLLMInferenceTrace_code.csv"
 _ALL = 10**9
+_SHARES = {one.value: float(getattr(PrioritiesSection(), one.value)) for one in Priority}
 _WHO = """ours; dealt: ours, with the provider of each request named by its agent, by lot; plain; litellm;
 default: ours plain litellm"""
 
@@ -105,14 +110,12 @@ def measured(who: str, load: float, asks: Sequence[Ask], way: Way, most: int, fa
     )  # fmt: skip
 
 
-def scheduled(load: float, asks: Sequence[Ask], most: int, faster: float) -> Figures:
-    """The schedule that keeps every limit, for whoever asks no network."""
-    answers = answered_at(asks, OFFERS, faster)
+def scheduled(who: str, load: float, asks: Sequence[Ask], most: int, faster: float, order: Order) -> Figures:
+    """A schedule that keeps every limit, for whoever asks no network."""
+    answers = answered_at(asks, OFFERS, faster, order)
     missed: Counter[str] = Counter(asked.priority for asked in asks if asked.name not in answers)
     over_s = max(answers.values(), default=0.0) - asks[-1].at_s
-    return Figures(
-        "a schedule", load, len(asks), len(answers), most, dict(missed), {}, 0, len(answers), {}, over_s
-    )
+    return Figures(who, load, len(asks), len(answers), most, dict(missed), {}, 0, len(answers), {}, over_s)
 
 
 def ways(options: argparse.Namespace) -> dict[str, Way]:
@@ -145,8 +148,10 @@ def measure(load: float, options: argparse.Namespace) -> list[Figures]:
     most = most_in_time(((asked.at_s, asked.deadline_s) for asked in asks), supplies)
     print(f"\nload {load:g}: {len(asks)} requests, of which nobody can answer more than {most} in time")
     print(f"{'':30} {'in time':>14} {'of best':>7} {'429s of calls':>16} {'over after':>9}")
-    figures = [scheduled(load, asks, most, options.faster)]
-    print(figures[0].line(), flush=True)
+    figures = []
+    for who, order in (("a schedule", earliest_deadline), ("a fair schedule", Fairly(_SHARES))):
+        figures.append(scheduled(who, load, asks, most, options.faster, order))
+        print(figures[-1].line(), flush=True)
     for who, way in ways(options).items():
         figures.append(measured(who, load, asks, way, most, options.faster))
         print(figures[-1].line(), flush=True)

@@ -1,16 +1,19 @@
-"""An order of calls that keeps every limit: how near to the bound one can come.
+"""Orders of calls that keep every limit: how near to the bound one can come, and how near by fair rules.
 
 Whoever knows all quotas, asks no network and starts each call the moment it may: at any instant the request
-with the earliest deadline that can still be answered in time goes to the first provider that takes it. The
-limits are the simulated provider's own (`sandbox.simulator.limits`), tokens included.
+with the earliest deadline that can still be answered in time goes to the first provider that takes it.
+`Fairly` has the optimizer's own rules in place of deadlines. The limits are the simulated provider's own
+(`sandbox.simulator.limits`), tokens included.
 """
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 from benchmarks.goodput.asks import Ask
 from benchmarks.goodput.offers import MODEL, Offer
 from sandbox.simulator.limits import Limits
+from topology.turns import FairTurns
 
 _STEP_S: Final = 0.005
 _LOOKS: Final = 20
@@ -44,26 +47,13 @@ def charge_of(asked: Ask) -> int:
     return max(1, len(asked.prompt) // 4) + asked.max_tokens
 
 
-def answered_at(asks: Sequence[Ask], offers: Sequence[Offer], faster: float) -> dict[str, float]:
-    """When each request that is answered in time has its answer, by its name."""
-    providers = [_Provider(offer, faster) for offer in offers]
-    to_come = sorted(asks, key=lambda asked: -asked.at_s)
-    waiting: list[Ask] = []
-    answers: dict[str, float] = {}
-    now = 0.0
-    while to_come or waiting:
-        while to_come and to_come[-1].at_s <= now:
-            waiting.append(to_come.pop())
-        waiting = sorted((w for w in waiting if w.deadline_s > now), key=lambda asked: asked.deadline_s)
-        for provider in providers:
-            for asked in _started(waiting, provider, now):
-                answers[asked.name] = now + provider.latency_s
-        now += _STEP_S
-    return answers
+Order = Callable[[list[Ask], _Provider, float], Iterator[Ask]]
+"""What a provider starts at an instant, of what waits; it is taken out of that."""
 
 
-def _started(waiting: list[Ask], provider: _Provider, now: float) -> Iterator[Ask]:
-    """What this provider starts now; it is taken out of `waiting`."""
+def earliest_deadline(waiting: list[Ask], provider: _Provider, now: float) -> Iterator[Ask]:
+    """Of what can still be answered in time."""
+    waiting.sort(key=lambda asked: asked.deadline_s)
     refused = 0
     for asked in list(waiting):
         if asked.deadline_s < now + provider.latency_s:
@@ -73,3 +63,52 @@ def _started(waiting: list[Ask], provider: _Provider, now: float) -> Iterator[As
             yield asked
         elif (refused := refused + 1) == provider.looks:
             return
+
+
+class Fairly:
+    """At each provider the classes have their shares, and the agents of a class go round.
+
+    Args:
+        shares: Of each class, the most urgent first.
+    """
+
+    def __init__(self, shares: Mapping[str, float]) -> None:
+        self._shares = shares
+        self._classes: dict[_Provider, FairTurns[str]] = defaultdict(FairTurns)
+        self._agents: dict[str, FairTurns[str]] = defaultdict(FairTurns)
+
+    def __call__(self, waiting: list[Ask], provider: _Provider, now: float) -> Iterator[Ask]:
+        """The oldest request of the agent whose turn it is, in the class whose turn it is."""
+        while in_time := [asked for asked in waiting if asked.deadline_s >= now + provider.latency_s]:
+            known = {asked.priority for asked in in_time}
+            classes = [name for name in self._shares if name in known]
+            turns = self._classes[provider]
+            priority = classes[turns.first(classes) or 0]
+            agents, own = self._agents[priority], [one for one in in_time if one.priority == priority]
+            asked = own[agents.first(one.agent for one in own) or 0]
+            if not provider.takes(charge_of(asked), now):
+                return
+            turns.use(turns.take(priority, self._shares[priority]))
+            agents.use(agents.take(asked.agent))
+            waiting.remove(asked)
+            yield asked
+
+
+def answered_at(
+    asks: Sequence[Ask], offers: Sequence[Offer], faster: float, order: Order = earliest_deadline
+) -> dict[str, float]:
+    """When each request that is answered in time has its answer, by its name."""
+    providers = [_Provider(offer, faster) for offer in offers]
+    to_come = sorted(asks, key=lambda asked: asked.at_s)[::-1]
+    waiting: list[Ask] = []
+    answers: dict[str, float] = {}
+    now = 0.0
+    while to_come or waiting:
+        while to_come and to_come[-1].at_s <= now:
+            waiting.append(to_come.pop())
+        waiting = [asked for asked in waiting if asked.deadline_s > now]
+        for provider in providers:
+            for asked in order(waiting, provider, now):
+                answers[asked.name] = now + provider.latency_s
+        now += _STEP_S
+    return answers

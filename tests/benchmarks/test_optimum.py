@@ -5,11 +5,11 @@ from itertools import permutations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.goodput.asks import Ask
+from benchmarks.goodput.asks import Ask, Priority
 from benchmarks.goodput.load import Stretch, asks_of
 from benchmarks.goodput.offers import Offer
 from benchmarks.goodput.optimum import Bucket, Supply, earliest_starts, most_in_time
-from benchmarks.goodput.schedule import answered_at
+from benchmarks.goodput.schedule import Fairly, answered_at
 from sandbox.demo.trace import Row, Trace
 
 
@@ -88,8 +88,16 @@ def _in_time(order: tuple[tuple[float, float], ...], amount: int, window_s: int,
     return len(starts)
 
 
-def _ask(name: str, at_s: float, within_s: float, characters: int = 4) -> Ask:
-    return Ask(name, at_s, within_s, "agent", "normal", "x" * characters, max_tokens=1)
+def _ask(
+    name: str,
+    at_s: float,
+    within_s: float,
+    characters: int = 4,
+    *,
+    agent: str = "agent",
+    priority: Priority = "normal",
+) -> Ask:
+    return Ask(name, at_s, within_s, agent, priority, "x" * characters, max_tokens=1)
 
 
 def test_a_schedule_keeps_the_limits_and_gives_way_to_the_nearest_deadline() -> None:
@@ -106,6 +114,20 @@ def test_a_schedule_keeps_token_limits() -> None:
     asks = [_ask("a", 0.0, 30.0, 28), _ask("b", 0.0, 31.0, 28), _ask("c", 0.0, 32.0, 4)]
     answers = answered_at(asks, [Offer("one", latency_s=2.0, usd_per_mtok=0.1, tokens=10)], faster=1.0)
     assert answers.keys() == {"a", "c"}
+
+
+def test_a_fair_schedule_goes_by_shares_and_lets_agents_go_round() -> None:
+    """One at a time: two of three permits are for `high`; of `normal`, `b` goes after one of `a`."""
+    offer = Offer("one", latency_s=1.0, usd_per_mtok=0.1, concurrency=1)
+    asks = [
+        *(_ask(f"a{n}", 0.0, 60.0, agent="a") for n in range(3)),
+        _ask("b", 0.0, 60.0, agent="b"),
+        *(_ask(f"high{n}", 0.0, 60.0, priority="high") for n in range(4)),
+    ]
+    answers = answered_at(asks, [offer], 1.0, Fairly({"high": 2.0, "normal": 1.0}))
+    assert sorted(answers, key=lambda name: answers[name]) == [
+        "high0", "a0", "high1", "high2", "b", "high3", "a1", "a2",
+    ]  # fmt: skip
 
 
 def test_the_requests_are_the_traces_at_its_instants_so_many_times_as_fast() -> None:
