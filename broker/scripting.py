@@ -136,7 +136,7 @@ def _source(name: str) -> str:
         parts[1:1] = _PERMITS
     if name == "admit":
         parts[-1:-1] = ["limits", "lines"]
-    if name in {"enter", "cancel"}:
+    if name == "enter":
         parts[-1:-1] = ["lines"]
     if name in {"claim", "hedge"}:
         parts[-1:-1] = _OF_CLAIM

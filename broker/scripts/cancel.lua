@@ -29,10 +29,6 @@ redis.call('HDEL', WAITERS, a.key)
 redis.call('ZADD', SERVED, text(until_), a.key)
 keep_until(until_)
 
-local f = read_flight('state', 'worker', 'lease_until', 'line')
-local unwanted = false
-if redis.call('HLEN', WAITERS) == 0 then
-  leave_line(f.line, false)
-  unwanted = f.state == 'running' and f.lease_until > now
-end
+local f = read_flight('state', 'worker', 'lease_until')
+local unwanted = f.state == 'running' and f.lease_until > now and redis.call('HLEN', WAITERS) == 0
 return {'called_off', fingerprint, waiter, unwanted and f.worker or ''}

@@ -10,8 +10,7 @@
 --
 -- Agents take turns by start-time fair queueing (Goyal, Vin and Cheng, 1996): a job's turn is the end of its agent's
 -- last one or, where the agent comes later, what the others have reached by then. So one with thousands waiting is
--- passed by whoever has less, and nobody saves up turns. Only what starts uses one. Within a round they go as they
--- came.
+-- passed by whoever has less, and nobody saves up turns. Within a round they go as they came.
 --
 -- The first few of each agent wait in the common queue. Who has more gets a side queue for the rest, of its own as
 -- long as there is a free one: what is next in turn has to be within a pool's reach, and not behind those.
@@ -26,18 +25,9 @@ local function order_of(place)
   return string.match(place, '^(.*)|%d$') .. '|*'
 end
 
--- Turns of jobs that moved on, or that nobody waits for any more: the agent has them again.
-local function give_turns_back(place, agent, count)
-  local turns = string.match(place, '^(.*)|%d$') .. '|turns'
-  if redis.call('HEXISTS', turns, agent) == 1 then
-    redis.call('HINCRBY', turns, agent, -count)
-  end
-end
-
 local function in_line(place, agent, now)
   local gone = redis.call('ZRANGEBYSCORE', place .. '|' .. agent, '-inf', text(now))
   if #gone > 0 then
-    give_turns_back(place, agent, #gone)
     redis.call('ZREM', place .. '|' .. agent, unpack(gone))
     redis.call('ZREM', order_of(place), unpack(gone))
   end
@@ -108,9 +98,7 @@ local function leave_line(own, started)
     redis.call('HSET', line .. '|turns', '*reached', turn)
   end
   redis.call('ZREM', line .. '|*', fingerprint)
-  if redis.call('ZREM', own, fingerprint) == 1 and not started then
-    give_turns_back(place, agent, 1)
-  end
+  redis.call('ZREM', own, fingerprint)
   redis.call('HDEL', FLIGHT, 'line')
   if redis.call('ZCARD', own) == 0 then
     redis.call('ZREM', place, agent)

@@ -116,34 +116,6 @@ async def test_one_after_the_other_is_no_way_around_the_turns(desk: Desk) -> Non
     assert first < hogs[1] < await turn_of(desk, "swift", "1") < hogs[2]
 
 
-async def test_what_an_agent_withdraws_uses_none_of_its_turns(desk: Desk) -> None:
-    others = [await turn_of(desk, "other", str(n)) for n in range(9)]
-    for n in range(6):
-        await turn_of(desk, "hasty", str(n))
-    await desk.flights.cancel([f"hasty/hasty-{n}" for n in range(6)])
-
-    assert others[0] < await turn_of(desk, "hasty", "again") < others[1]
-
-
-async def test_what_nobody_waits_for_any_more_uses_none_of_its_agents_turns(desk: Desk) -> None:
-    others = [await turn_of(desk, "other", str(n)) for n in range(9)]
-    for n in range(6):
-        await turn_of(desk, "hasty", str(n))
-    await desk.redis.zadd(f"{desk.key('line')}:{_QUEUE}|0|hasty", {f"f-hasty-{n}": 1.0 for n in range(6)})
-
-    assert others[0] < await turn_of(desk, "hasty", "again") < others[1]
-
-
-async def test_what_moves_elsewhere_uses_none_of_its_agents_turns(desk: Desk) -> None:
-    others = [await turn_of(desk, "other", str(n)) for n in range(9)]
-    for n in range(6):
-        await turn_of(desk, "mover", str(n))
-        waiter = desk.waiter(f"mover-{n}", "mover")
-        await desk.flights.enter(f"f-mover-{n}", "jobs.openai.any.batch", waiter)
-
-    assert others[0] < await turn_of(desk, "mover", "again") < others[1]
-
-
 async def test_who_asks_again_keeps_its_turn(desk: Desk) -> None:
     waiter = desk.waiter("r1", "crawler", durable=True)
     admission = Admission("f-one", waiter, 600.0, 600.0, (), _QUEUE)

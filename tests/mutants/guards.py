@@ -236,17 +236,6 @@ _RESERVES: Final = (
         ),
     ),
     Mutant(
-        "what an agent has withdrawn, or moved on, costs it a turn",
-        "order",
-        "broker/scripts/lines.lua",
-        " == 1 and not started then",
-        " == 1 and false then",
-        (
-            "tests/broker/test_lines.py::test_what_an_agent_withdraws_uses_none_of_its_turns",
-            "tests/broker/test_lines.py::test_what_moves_elsewhere_uses_none_of_its_agents_turns",
-        ),
-    ),
-    Mutant(
         "an agent's own budget is not looked at",
         "reserve",
         "broker/scripts/claim.lua",
