@@ -12,20 +12,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.fleet import Stand, stand
+from benchmarks.urgency import FLEET
 from producer_sdk import AsyncOptimizer
 from sandbox.simulator import Entry, Latency, Settings, SimulatorProcess
-
-_FLEET = """
-[fleet]
-requests_per_minute = 1e6
-agent_requests_per_minute = 1e6
-[providers.simulated]
-base_url = "{base_url}"
-api_keys = ["env:SIMULATED_KEY"]
-concurrency = {slots}
-[[providers.simulated.models]]
-id = "sim-small"
-"""
 
 
 async def load(whole: Stand, options: argparse.Namespace) -> None:
@@ -59,7 +48,8 @@ def measure(workers: int, options: Any) -> None:
     latency = Latency(kind="uniform", low_s=options.fastest, high_s=options.slowest)
     settings = Settings(concurrency=options.slots, latency=latency)
     with SimulatorProcess(settings) as provider, stand() as whole:
-        whole.configure(_FLEET.format(base_url=provider.base_url, slots=options.slots), SIMULATED_KEY="sk")
+        fleet = FLEET.format(base_url=provider.base_url, concurrency=options.slots, limits="")
+        whole.configure(fleet, SIMULATED_KEY="sk")
         whole.start_worker("front")
         for _ in range(workers):
             whole.start_worker("backend:all")
