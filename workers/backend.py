@@ -5,7 +5,6 @@ import logging
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from functools import partial
 from itertools import count
 from typing import Any, Final
 
@@ -88,7 +87,7 @@ class Pool:
             while len(self._tasks) < self._slots and (chosen := self._next()):
                 task = asyncio.create_task(self._carry_out(chosen), name=f"job {self._provider.name}")
                 self._tasks.add(task)
-                task.add_done_callback(partial(self._ended, chosen.line.lane))
+                task.add_done_callback(self._ended)
 
     async def drain(self) -> None:
         """Stops consuming, hands back what was not started, and lets running calls finish.
@@ -167,7 +166,7 @@ class Pool:
             attempt.decided()
         match executed:
             case GoOn():
-                pass
+                self._use_again(line.lane)
             case LaterPlease() if self._draining:
                 held.delivery.give_back()
             case LaterPlease(limit="round") if line.gives_way(attempt):
@@ -227,13 +226,15 @@ class Pool:
         """The instant at which a closed line is looked at again."""
         return self._worker.clock.now() + line.opens_at - asyncio.get_running_loop().time()
 
-    def _ended(self, lane: str, task: asyncio.Task[None]) -> None:
-        """What is surely ours of the provider's concurrency is used again at once; the rest is polled for."""
-        self._tasks.discard(task)
-        if len(self._tasks) < self._provider.concurrency // self._replicas:
+    def _use_again(self, lane: str) -> None:
+        """A job has just ended: what is surely ours of the provider's concurrency is not polled for."""
+        if len(self._tasks) <= self._provider.concurrency // self._replicas:  # the one that ended among them
             for line in self._lines:
                 if line.lane == lane and line.waits_for_a_call:
                     line.look_again()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
         self._stirred.set()
 
     def _forget(self) -> None:
