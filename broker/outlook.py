@@ -123,7 +123,7 @@ class Outlook:
                 for p in Priority
                 if p is not own
             }
-        shares = {p: float(getattr(self._fleet.priorities, p.value)) for p in Priority}
+        shares = self._fleet.priorities.shares
 
         def before(own_ones: int) -> int:
             turns: float = (own_ones + 1) / shares[own]

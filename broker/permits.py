@@ -78,7 +78,7 @@ class Permits:
             rotation=self.provider.rotation,
             notes_key=f"{self.prefix}accounts:{name}",
             rank=priority.rank,
-            shares=tuple(getattr(self.fleet.priorities, priority.value) for priority in Priority),
+            shares=tuple(self.fleet.priorities.shares.values()),
             seat=f"{self.worker}:{model.lane}",
             more=more,
             lines=tuple(order_key(self.prefix, names.jobs_queue(name, model.lane, one)) for one in Priority),

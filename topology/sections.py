@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 from topology.alerts import AlertName
 from topology.limits import day_offset_s
 from topology.messages import CacheMode, Request
-from topology.names import is_agent_name
+from topology.names import Priority, is_agent_name
 
 _DATABASES: Final = ("sqlite:///", "postgresql://", "postgresql+psycopg://", "postgres://", "env:", "file:")
 
@@ -138,6 +138,11 @@ class PrioritiesSection(Section):
     batch: float = Field(default=1, gt=0)
     reserve_for_high: float = Field(default=0.1, ge=0, lt=1)
     pace_batch: bool = True
+
+    @property
+    def shares(self) -> dict[Priority, float]:
+        """The share of each class, the most urgent first."""
+        return {Priority.HIGH: self.high, Priority.NORMAL: self.normal, Priority.BATCH: self.batch}
 
 
 class HedgingSection(Section):

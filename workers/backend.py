@@ -52,8 +52,7 @@ class Pool:
             for priority in Priority
         ]
         self._rebalancing = Rebalancing(worker, self._lines)
-        shares = worker.fleet.priorities
-        self._turns = WeightedTurns({p: float(getattr(shares, p.value)) for p in Priority})
+        self._turns = WeightedTurns(worker.fleet.priorities.shares)
         self._next_line = 0
         self._replicas = 1
         self._slots = provider.concurrency

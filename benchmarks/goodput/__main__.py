@@ -34,12 +34,11 @@ from benchmarks.goodput.schedule import Fairly, Order, answered_at, earliest_dea
 from sandbox.demo.errors import Unusable
 from sandbox.demo.trace import read_trace
 from sandbox.simulator import SimulatorProcess
-from topology.names import Priority
 from topology.sections import PrioritiesSection
 
 TRACE_URL = "https://github.com/Azure/AzurePublicDataset/blob/master/data/AzureLLMInferenceTrace_code.csv"
 _ALL = 10**9
-_SHARES = {one.value: float(getattr(PrioritiesSection(), one.value)) for one in Priority}
+_SHARES = {priority.value: share for priority, share in PrioritiesSection().shares.items()}
 _WHO = """ours; dealt: ours, with the provider of each request named by its agent, by lot; plain; litellm;
 default: ours plain litellm"""
 
