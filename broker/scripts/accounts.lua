@@ -85,6 +85,17 @@ local function choose(a, now)
   return chosen, not chosen and soonest or nil
 end
 
+-- All the limits of which a call with this account takes a permit.
+local function limits_with(chosen, a)
+  local limits = {}
+  for _, list in ipairs({a.limits, chosen.limits, a.budgets, a.own_budgets}) do
+    for _, limit in ipairs(list) do
+      limits[#limits + 1] = limit
+    end
+  end
+  return limits
+end
+
 -- Returns the note by which the account hears how the call has ended, if its rotation wants to know.
 local function note_grant(a, name, now)
   redis.call('ZINCRBY', a.used_key, 1, name)

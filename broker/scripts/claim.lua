@@ -166,18 +166,12 @@ end
 for _, key in ipairs(chosen.probes) do
   probes[#probes + 1] = key
 end
-local limits = {}
-for _, list in ipairs({a.limits, chosen.limits, a.budgets, a.own_budgets}) do
-  for _, limit in ipairs(list) do
-    limits[#limits + 1] = limit
-  end
-end
+local limits = limits_with(chosen, a)
 take_turns(limits, a, now)
 if own_at then
   leave_hand(a.place, a.seat, own_at)
 end
-local notes = {}
-notes[#notes + 1] = note_grant(a, chosen.name, now)
+local notes = {note_grant(a, chosen.name, now)}
 notes[#notes + 1] = retries_note(a.retries, retries)
 take_permits(limits, probes, a.token, now, a.lease_s, a.permit_key, notes)
 

@@ -44,13 +44,10 @@ elseif #probes + #chosen.probes > 0 then
 end
 
 -- What others wait for is theirs, whichever class they are of.
-local limits = {}
-for _, list in ipairs({a.limits, chosen.limits, a.budgets, a.own_budgets}) do
-  for _, limit in ipairs(list) do
-    if is_marked(limit, a.rank, now) or next(marks_of_others(limit, a, now)) then
-      return no('turn')
-    end
-    limits[#limits + 1] = limit
+local limits = limits_with(chosen, a)
+for _, limit in ipairs(limits) do
+  if is_marked(limit, a.rank, now) or next(marks_of_others(limit, a, now)) then
+    return no('turn')
   end
 end
 
