@@ -4,42 +4,25 @@ from dataclasses import replace
 
 from broker.answers import Living, Stale, Stored
 from broker.flights import Result
-from broker.permits import Permits
 from producer_sdk.transport import Delivery
 from topology.errors import ErrorType, Refused
 from topology.events import EventType
-from topology.fleet import Provider
 from topology.messages import ErrorReport, Outcome
 from topology.providers.outcomes import Completion
-from workers.claims import Call, Claims
-from workers.moving import Executed, Moving
-from workers.offering import Offers
+from workers.claims import Call
+from workers.means import Means
+from workers.moving import Executed
 from workers.prices import Prices
-from workers.telling import Telling
-from workers.worker import Worker
 
 
 class AfterAnswer:
     """Stores and tells for one provider's pool."""
 
-    def __init__(
-        self,
-        worker: Worker,
-        provider: Provider,
-        permits: Permits,
-        claims: Claims,
-        telling: Telling,
-        moving: Moving,
-        offers: Offers,
-    ) -> None:
-        self._worker = worker
-        self._provider = provider
-        self._permits = permits
-        self._prices = Prices(provider)
-        self._claims = claims
-        self._telling = telling
-        self._moving = moving
-        self._offers = offers
+    def __init__(self, means: Means) -> None:
+        self._worker, self._provider = means.worker, means.provider
+        self._permits, self._claims = means.permits, means.claims
+        self._telling, self._moving, self._offers = means.telling, means.moving, means.offers
+        self._prices = Prices(means.provider)
 
     async def follow(
         self, delivery: Delivery, call: Call, completion: Completion, seconds: float

@@ -6,16 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from broker.flights import RENEW_EVERY_S, Renewed, StateAway
-from broker.permits import Permits
 from topology.errors import ErrorType
-from topology.fleet import Provider
 from topology.providers.outcomes import Completion, Failure
 from workers.calling import ProviderClient
-from workers.claims import Call, Claims
+from workers.claims import Call
+from workers.means import Means
 from workers.moving import AGAIN_S, LaterPlease
-from workers.offering import Offers
-from workers.telling import Telling
-from workers.worker import Worker
 
 
 @dataclass(frozen=True)
@@ -46,23 +42,10 @@ class TooLate(Exception):
 class ClaimedCalls:
     """Makes the calls of one provider's pool."""
 
-    def __init__(
-        self,
-        worker: Worker,
-        provider: Provider,
-        client: ProviderClient,
-        permits: Permits,
-        claims: Claims,
-        telling: Telling,
-        offers: Offers,
-    ) -> None:
-        self._worker = worker
-        self._provider = provider
-        self._client = client
-        self._permits = permits
-        self._claims = claims
-        self._telling = telling
-        self._offers = offers
+    def __init__(self, means: Means, client: ProviderClient) -> None:
+        self._worker, self._provider, self._client = means.worker, means.provider, client
+        self._permits, self._claims = means.permits, means.claims
+        self._telling, self._offers = means.telling, means.offers
 
     async def make(self, call: Call, hurry: asyncio.Event) -> tuple[Ended, float]:
         """Makes the call; what it came to, and its duration in seconds. `hurry` has it renewed at once.

@@ -11,7 +11,6 @@ from typing import Final
 
 from broker.answers import Busy, Done, Expired, Late, Later, Over, Own, Run, Spared, Spent
 from broker.flights import ClaimTerms, StateAway
-from broker.permits import Permits
 from producer_sdk.transport import Delivery
 from topology import names
 from topology.errors import Refused
@@ -22,14 +21,13 @@ from topology.providers.outcomes import Completion, Failure
 from workers.answering import AfterAnswer
 from workers.calling import ProviderClient
 from workers.claimed_calls import ClaimedCalls, Cut, Ended, NotBegun
-from workers.claims import Call, Claims
+from workers.claims import Call
 from workers.failing import AfterFailure
 from workers.hedging import Hedges
 from workers.line import Attempt
-from workers.moving import AGAIN_S, Executed, GoOn, LaterPlease, Moving
+from workers.means import Means
+from workers.moving import AGAIN_S, Executed, GoOn, LaterPlease
 from workers.notices import in_words
-from workers.offering import Offers
-from workers.telling import Telling
 from workers.underway import Running
 from workers.worker import Worker
 
@@ -46,18 +44,14 @@ class Execution:
     def __init__(
         self, worker: Worker, provider: Provider, client: ProviderClient, answers: AnswerLengths
     ) -> None:
-        self._worker = worker
-        self._provider = provider
-        self._permits = Permits(worker.fleet, provider, worker.flights.prefix, worker.id, answers)
-        self._moving = Moving(worker)
-        self._claims = Claims(worker)
-        self._telling = Telling(worker, self._moving)
-        own = self._permits, self._claims, self._telling
-        offers = Offers(worker, self._moving)
-        self._calls = ClaimedCalls(worker, provider, client, *own, offers)
-        self._answered = AfterAnswer(worker, provider, *own, self._moving, offers)
-        self._failing = AfterFailure(worker, provider, *own, self._moving)
-        self._hedges = Hedges(worker, *own, self._calls, self._answered, self._failing)
+        means = Means.of(worker, provider, answers)
+        self._worker, self._provider = worker, provider
+        self._permits, self._claims = means.permits, means.claims
+        self._telling, self._moving = means.telling, means.moving
+        self._calls = ClaimedCalls(means, client)
+        self._answered = AfterAnswer(means)
+        self._failing = AfterFailure(means)
+        self._hedges = Hedges(means, self._calls, self._answered, self._failing)
         self._underway = worker.underway
 
     async def execute(self, attempt: Attempt) -> Executed:

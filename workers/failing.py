@@ -5,19 +5,16 @@ from typing import Final
 
 from broker.answers import Living, Spared, Stale, Stored
 from broker.flights import Result
-from broker.permits import Permits
 from producer_sdk.transport import Delivery
 from topology.errors import ErrorType
 from topology.events import EventType
-from topology.fleet import Provider
 from topology.messages import ErrorReport, Job, Outcome
 from topology.names import RetryTier
 from topology.pauses import jittered
 from topology.providers.outcomes import Failure, FailureKind, Scope
-from workers.claims import Call, Claims
-from workers.moving import Executed, LaterPlease, Moving
-from workers.telling import Telling
-from workers.worker import Worker
+from workers.claims import Call
+from workers.means import Means
+from workers.moving import Executed, LaterPlease
 
 _THROTTLED_S: Final = 1.0
 """How long an account is left alone after a 429 that names no time."""
@@ -34,21 +31,10 @@ _BACKOFF: Final = (RetryTier.ONE_SECOND, RetryTier.FIVE_SECONDS, RetryTier.HALF_
 class AfterFailure:
     """Decides for one provider's pool. Waiting beats failing, and a healthy alternative beats waiting."""
 
-    def __init__(
-        self,
-        worker: Worker,
-        provider: Provider,
-        permits: Permits,
-        claims: Claims,
-        telling: Telling,
-        moving: Moving,
-    ) -> None:
-        self._worker = worker
-        self._provider = provider
-        self._permits = permits
-        self._claims = claims
-        self._telling = telling
-        self._moving = moving
+    def __init__(self, means: Means) -> None:
+        self._worker, self._provider = means.worker, means.provider
+        self._permits, self._claims = means.permits, means.claims
+        self._telling, self._moving = means.telling, means.moving
 
     async def follow(self, delivery: Delivery, call: Call, failure: Failure, seconds: float) -> Executed:
         """Deals with a call that failed after `seconds`."""

@@ -10,7 +10,7 @@ import logging
 
 from broker.answers import Run
 from broker.flights import StateAway
-from broker.permits import Permits, call_id
+from broker.permits import call_id
 from producer_sdk.transport import Delivery
 from topology.events import EventType
 from topology.fleet import Model
@@ -18,13 +18,12 @@ from topology.messages import Job
 from topology.providers.outcomes import Completion, Failure
 from workers.answering import AfterAnswer
 from workers.claimed_calls import ClaimedCalls, Cut, NotBegun
-from workers.claims import Call, Claims
+from workers.claims import Call
 from workers.failing import AfterFailure
 from workers.line import Attempt
+from workers.means import Means
 from workers.moving import Executed, GoOn
-from workers.telling import Telling
 from workers.underway import Running
-from workers.worker import Worker
 
 log = logging.getLogger("optimizer.hedging")
 
@@ -33,22 +32,11 @@ class Hedges:
     """Takes copies of jobs from delivery to acknowledgement, for one provider's pool."""
 
     def __init__(
-        self,
-        worker: Worker,
-        permits: Permits,
-        claims: Claims,
-        telling: Telling,
-        calls: ClaimedCalls,
-        answered: AfterAnswer,
-        failing: AfterFailure,
+        self, means: Means, calls: ClaimedCalls, answered: AfterAnswer, failing: AfterFailure
     ) -> None:
-        self._worker = worker
-        self._permits = permits
-        self._claims = claims
-        self._telling = telling
-        self._calls = calls
-        self._answered = answered
-        self._failing = failing
+        self._worker, self._permits = means.worker, means.permits
+        self._claims, self._telling = means.claims, means.telling
+        self._calls, self._answered, self._failing = calls, answered, failing
 
     async def execute(self, attempt: Attempt, job: Job, hedges: str, model: Model | None) -> Executed:
         """Calls the provider beside the claim with the token `hedges`, if that may be, now.
