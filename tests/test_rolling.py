@@ -105,9 +105,8 @@ def next_version(folder: Path) -> Path:
     led = "'published_rank', a.rank,"
     patch(folder / "broker" / "scripts" / "admit.lua", led, f"{led} NEXT, '1',")
     joined = "self._tell(EventType.DEDUPE_JOINED, read)"
-    patch(
-        folder / "workers" / "front.py", joined, f"{joined}\n                self._tell(EventType.NEXT, read)"
-    )
+    next_ = f"{joined}\n                self._tell(EventType.NEXT, read)"
+    patch(folder / "workers" / "deciding.py", joined, next_)
     known = '    DEDUPE_JOINED = "optimizer.dedupe.joined"\n'
     patch(folder / "topology" / "events.py", known, f'{known}    NEXT = "optimizer.next"\n')
     return folder

@@ -8,44 +8,24 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 from typing import Any, Final
 
-from broker.answers import Admitted, Hit, Joined, Lead, Spot, Wait
+from broker.answers import Admitted, Spot
 from broker.flights import Admission, StateAway
 from producer_sdk.transport import Delivery, Outgoing, Subscription
 from topology import names
-from topology.errors import ErrorType
-from topology.events import EventType
-from topology.messages import (
-    CacheMode,
-    Envelope,
-    Job,
-    Outcome,
-    Source,
-    Waiter,
-)
+from topology.messages import Waiter
 from topology.names import Priority
 from topology.turns import WeightedTurns
 from workers.cancelling import Cancelling, Withdrawal
+from workers.deciding import Deciding, Plan
 from workers.forecasts import Forecasts
-from workers.keeping import kept
 from workers.moving import AGAIN_S, Moving
 from workers.obstacles import Lookout
 from workers.reading import Readable, Reader, Unfit
-from workers.replies import (
-    AWAY_S,
-    Answer,
-    Reached,
-    Replies,
-    error_outcome,
-    job_message,
-    parked,
-    passes_too_late,
-    report_of,
-)
+from workers.replies import Reached, Replies
 from workers.worker import Worker
 
 log = logging.getLogger("optimizer.front")
@@ -54,21 +34,6 @@ PREFETCH: Final = 200
 _BATCH: Final = 64
 _BATCH_BYTES: Final = 4 * 1024 * 1024
 """Reading takes a second for the worst 8 MiB; between batches, the connections have their turn."""
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """What becomes of a delivery: messages to publish, an answer to give, then the acknowledgement.
-
-    `again` brings the request back later, should the answer's queue be away. A job goes to its `spot`.
-    """
-
-    delivery: Delivery
-    publish: Outgoing | None = None
-    answer: Answer | None = None
-    settle: tuple[str, Waiter] | None = None
-    again: Outgoing | None = None
-    spot: Spot | None = None
 
 
 class Front:
@@ -85,6 +50,7 @@ class Front:
         self._moving = Moving(worker)
         self._cancelling = Cancelling(worker)
         self._lookout = Lookout(worker)
+        self._deciding = Deciding(worker, self._lookout)
         self._replies = Replies(worker.publisher, worker.events, worker.clock)
         self._buffers: dict[Priority, deque[Delivery]] = {p: deque() for p in Priority}
         self._stirred = asyncio.Event()
@@ -99,10 +65,8 @@ class Front:
 
     def _follow_configuration(self) -> None:
         """What is built from the configuration; anew after a reload."""
-        self._fleet = self._worker.fleet
         self._reader = Reader(self._worker, self._forecasts)
-        shares = self._fleet.priorities
-        self._turns = WeightedTurns({p: float(getattr(shares, p.value)) for p in Priority})
+        self._turns = WeightedTurns(self._worker.fleet.priorities.shares)
 
     async def start(self) -> None:
         """Consumes from now on."""
@@ -180,8 +144,8 @@ class Front:
             return
         fit = [read for read in reads if isinstance(read, Readable)]
         answers = await self._admit([read.admission for read in fit])
-        plans = [self._decide(read, answer) for read, answer in zip(fit, answers, strict=True)]
-        plans += [self._refuse(read) for read in reads if isinstance(read, Unfit)]
+        plans = [self._deciding.decide(read, answer) for read, answer in zip(fit, answers, strict=True)]
+        plans += [self._deciding.refuse(read) for read in reads if isinstance(read, Unfit)]
         self.admitted += len(fit)
         await self._carry_out(plans)
 
@@ -199,75 +163,7 @@ class Front:
                 log.warning("Redis is away, admitting nothing", extra={"error": str(error)})
                 await asyncio.sleep(AGAIN_S)
 
-    def _decide(self, read: Readable, admitted: Admitted) -> _Plan:
-        plan = _Plan(read.delivery)
-        match admitted:
-            case Hit(outcome=outcome) as hit:
-                if outcome is None:
-                    return replace(plan, answer=_called_off(read, hit.why))
-                self._tell(EventType.CACHE_HIT, read, why=hit.why)
-                answer = Answer(read.waiter, outcome, _source(read, hit))
-                again = _parked(read, AWAY_S) if read.waiter.durable and hit.why != "served" else None
-                return replace(plan, answer=answer, settle=_settlement(read, hit), again=again)
-            case Joined():
-                self._tell(EventType.DEDUPE_JOINED, read)
-                self._watch(read)
-                return plan
-            case Lead(leads=leads, spot=spot):
-                if leads == 1:
-                    self._tell(EventType.CACHE_MISS, read)
-                self._watch(read)
-                message = job_message(self._fleet, self._job(read))
-                is_its_line = message.routing_key == read.admission.queue
-                return replace(plan, publish=message, spot=spot if is_its_line else None)
-            case Wait() if read.lacks is not None:
-                answer = Answer(read.waiter, read.lacks, None)
-                return replace(plan, answer=answer, settle=(read.admission.fingerprint, read.waiter))
-            case Wait() as wait:
-                self._tell(EventType.RATE_LIMIT, read, limit=wait.limit, until=wait.until)
-                return self._wait(plan, read, wait)
-
-    def _wait(self, plan: _Plan, read: Readable, wait: Wait) -> _Plan:
-        now = self._worker.clock.now()
-        if not wait.booked:
-            answer = Answer(read.waiter, passes_too_late(wait.limit, wait.until, now), None)
-            return replace(plan, answer=answer, settle=(read.admission.fingerprint, read.waiter))
-        self._worker.notices.tell(read.waiter, wait.limit, wait.until)
-        return replace(plan, publish=_parked(read, min(wait.until, read.waiter.deadline) - now))
-
-    def _watch(self, read: Readable) -> None:
-        if read.waiter.tell_waits:
-            self._lookout.watch(read.waiter, self._job(read))
-
-    def _job(self, read: Readable) -> Job:
-        return Job(
-            fingerprint=read.admission.fingerprint,
-            request=read.request,
-            waiter=read.waiter,
-            route=read.route,
-        )
-
-    def _refuse(self, unfit: Unfit) -> _Plan:
-        if unfit.waiter is None:
-            at = unfit.delivery
-            return _Plan(at, publish=kept(at.queue, at.body, unfit.refused.message, delivery=at))
-        outcome = Outcome(status="error", error=report_of(unfit.refused))
-        return _Plan(unfit.delivery, answer=Answer(unfit.waiter, outcome, None))
-
-    def _tell(self, type_: EventType, read: Readable, **fields: Any) -> None:
-        self._worker.events.emit(
-            type_,
-            agent=read.waiter.agent,
-            request_id=read.waiter.id,
-            agent_type=read.request.agent_type,
-            priority=read.waiter.priority.value,
-            model=read.request.model,
-            task=read.request.task,
-            flight=read.admission.fingerprint,
-            **fields,
-        )
-
-    async def _carry_out(self, plans: Sequence[_Plan]) -> None:
+    async def _carry_out(self, plans: Sequence[Plan]) -> None:
         await self._worker.publisher.wait_until_up()
         for plan in plans:
             if plan.publish is not None:
@@ -283,7 +179,7 @@ class Front:
             message = await self._worker.sides.placed(message, spot)
         await self._moving.send_on(delivery, message)
 
-    def _answered(self, plan: _Plan, reached: Reached) -> None:
+    def _answered(self, plan: Plan, reached: Reached) -> None:
         self._unanswered -= 1
         if reached is Reached.NO:
             asyncio.get_running_loop().call_later(AGAIN_S, plan.delivery.give_back)
@@ -306,30 +202,5 @@ class Front:
             delivery.ack()
 
 
-def _parked(read: Readable, seconds: float) -> Outgoing:
-    """What brings a request back to the entrance: after the longest retry tier within `seconds`."""
-    body = Envelope(request=read.request, waiter=read.waiter).to_bytes()
-    queue = names.requests_queue(read.waiter.priority)
-    return parked(names.largest_tier_within(seconds), queue, body, read.waiter.id)
-
-
 def _is_withdrawal(read: Readable | Withdrawal | Unfit) -> bool:
     return isinstance(read, Withdrawal)
-
-
-def _called_off(read: Readable, why: str) -> Answer | None:
-    """What is left to say where nothing is kept; a caller that is gone or was told drops it."""
-    if why == "served" and read.delivery.exchange == names.JOBS:
-        return None  # it was settled while it went round inside
-    message = "a request of this id was called off, or refused, before: ask again under another id"
-    return Answer(read.waiter, error_outcome(ErrorType.CANCELLED, message), None)
-
-
-def _source(read: Readable, hit: Hit) -> Source | None:
-    if hit.why != "fresh":  # it waited for this flight: told again what it was told, or would have been
-        return Source.PROVIDER if hit.payer == read.waiter.key else Source.DEDUPE
-    return Source.DEDUPE if read.request.cache is CacheMode.JOIN else Source.CACHE
-
-
-def _settlement(read: Readable, hit: Hit) -> tuple[str, Waiter] | None:
-    return (read.admission.fingerprint, read.waiter) if hit.why == "known" else None
