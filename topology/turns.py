@@ -6,6 +6,26 @@ from typing import Final, Generic, TypeVar
 T = TypeVar("T", bound=Hashable)
 _FORGOTTEN_BEYOND: Final = 1000
 
+ROUNDS_AHEAD: Final = 8
+"""By so many rounds may one go before its turn whose deadline presses."""
+_LAST_PART: Final = 0.2
+_LAST_S: Final = 60.0
+
+
+def presses_at(queued_at: float, deadline: float) -> float:
+    """When a deadline begins to press: for the last fifth of the time that there was, or the last minute.
+
+    Whose deadline presses goes before its turn, the earliest first, by `ROUNDS_AHEAD` rounds at most. Which
+    requests can all be in time is a matroid where each takes one permit: to prefer some agent's costs
+    nothing, so long as those chosen go by their deadlines (Lawler, "Combinatorial Optimization", 1976, on
+    scheduling unit-time jobs). So agents in turn say who is served, and deadlines when.
+
+    Args:
+        queued_at: Since when it waits, epoch seconds.
+        deadline: Epoch seconds.
+    """
+    return deadline - min(_LAST_S, _LAST_PART * (deadline - queued_at))
+
 
 class WeightedTurns(Generic[T]):
     """Smooth weighted round robin, as nginx does it among upstreams.

@@ -151,7 +151,8 @@ class Pool:
             line = self._lines[self._next_line % len(self._lines)]
             self._next_line += 1
             if line.priority is priority and line.is_ready:
-                return line.take(leaves_a_slot=len(self._tasks) + 1 < self._slots)
+                leaves_a_slot = len(self._tasks) + 1 < self._slots
+                return line.take(self._worker.clock.now(), leaves_a_slot=leaves_a_slot)
 
     async def _carry_out(self, attempt: Attempt) -> None:
         line, held = attempt.line, attempt.held

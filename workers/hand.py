@@ -3,15 +3,16 @@
 import math
 from bisect import insort
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Final, NamedTuple
 
 from broker.terms import Place
 from producer_sdk.transport import Delivery
 from topology.messages import Waiter
-from topology.turns import FairTurns
+from topology.turns import ROUNDS_AHEAD, FairTurns
 from workers.notices import asker_of
+from workers.replies import PRESSES
 from workers.sides import TURN
 
 _FEW: Final = 8
@@ -22,12 +23,18 @@ _order = count()
 
 @dataclass(frozen=True, order=True)
 class Held:
-    """A delivery in hand, in the order of turns; its `asker` wants to know why it waits."""
+    """A delivery in hand, in the order of turns.
+
+    Attributes:
+        asker: Who wants to know why it waits.
+        presses_at: When its deadline begins to press, epoch seconds.
+    """
 
     turn: float
     order: int
     delivery: Delivery = field(compare=False)
     asker: Waiter | None = field(default=None, compare=False)
+    presses_at: float = field(default=math.inf, compare=False)
 
     @property
     def queue(self) -> str:
@@ -50,6 +57,8 @@ class Turn(NamedTuple):
 
 class Hand:
     """Goes in the order of turns that Redis gave out (`lines.lua`), so that agents go round.
+
+    Whose deadline presses goes first, as long as it is not too many rounds ahead of the others.
 
     Args:
         queue: The common queue of the line.
@@ -77,7 +86,8 @@ class Hand:
 
     def add(self, delivery: Delivery) -> None:
         """It was delivered."""
-        insort(self._held, Held(_turn_of(delivery), next(_order), delivery, asker_of(delivery.body)))
+        turn, presses_at = _number_in(delivery, TURN, 0.0), _number_in(delivery, PRESSES, math.inf)
+        insort(self._held, Held(turn, next(_order), delivery, asker_of(delivery.body), presses_at))
 
     def last(self, count: int) -> list[Held]:
         """Those whose turn is the furthest off, the last first."""
@@ -95,22 +105,23 @@ class Hand:
         held, self._held = self._held, []
         return held
 
-    def take(self) -> tuple[Held, Turn]:
-        """The one whose turn it is. `use` follows, or `put_back`, with `give_back` where it still is."""
-        queues = self._queues_in_turn()
-        queue = queues[self._queues.first(queues) or 0]
-        held = self._first_of(queue)
+    def take(self, now: float) -> tuple[Held, Turn]:
+        """The one that goes next. `use` follows, or `put_back`; `give_back` where it is still its turn."""
+        held = self._pressing(now)
+        if held is None:
+            queues = self._queues_in_turn()
+            held = self._first_of(queues[self._queues.first(queues) or 0])
         self._held.remove(held)
-        share = max(1, self.agents.get(queue, 1))
-        return held, Turn(queue, share, self._queues.take(queue, share))
+        share = max(1, self.agents.get(held.queue, 1))
+        return held, Turn(held.queue, share, self._queues.take(held.queue, share))
 
     def use(self, turn: Turn) -> None:
         """What was taken by this turn has started."""
         self._queues.use(turn.tag)
 
-    def put_back(self, held: Held) -> None:
-        """What was taken could not start: it has its place again."""
-        insort(self._held, held)
+    def put_back(self, held: Held, *, waits_its_turn: bool = False) -> None:
+        """What was taken could not start: it has its place again, and `waits_its_turn` from now on."""
+        insort(self._held, replace(held, presses_at=math.inf) if waits_its_turn else held)
 
     def give_back(self, turn: Turn) -> None:
         """It is that queue's turn again."""
@@ -154,13 +165,19 @@ class Hand:
             return [queue for queue in queues if queue == self._queue or self.agents.get(queue, 1) > 0]
         return queues
 
+    def _pressing(self, now: float) -> Held | None:
+        """Of those whose deadline presses the most urgent, unless that would be too far ahead."""
+        furthest = self._held[0].turn + ROUNDS_AHEAD
+        pressing = [one for one in self._held if one.presses_at <= now and one.turn <= furthest]
+        return min(pressing, key=lambda one: one.presses_at, default=None)
+
     def _first_of(self, queue: str) -> Held:
         return next(one for one in self._held if one.queue == queue)
 
 
-def _turn_of(delivery: Delivery) -> float:
-    """When it is its turn; what bears no turn, such as a job that is tried again, goes first."""
+def _number_in(delivery: Delivery, header: str, default: float) -> float:
+    """What bears no turn, such as a job that is tried again, goes first."""
     try:
-        return float(str((delivery.properties.headers or {}).get(TURN, 0)))
+        return float(str((delivery.properties.headers or {}).get(header, default)))
     except ValueError:
-        return 0.0
+        return default

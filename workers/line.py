@@ -164,10 +164,10 @@ class Line:
         """Those in hand who want to know why they wait."""
         return [one.asker for one in self.hand if one.asker is not None]
 
-    def take(self, *, leaves_a_slot: bool) -> "Attempt":
-        """The delivery whose turn it is; `put_back` follows where it cannot be started."""
+    def take(self, now: float, *, leaves_a_slot: bool) -> "Attempt":
+        """The delivery that goes next at this instant; `put_back` follows where it cannot be started."""
         self._asking += 1
-        return Attempt(self, *self.hand.take(), leaves_a_slot)
+        return Attempt(self, *self.hand.take(now), leaves_a_slot)
 
     def has_asked(self) -> None:
         """Whether one of what was taken may start is decided."""
@@ -195,14 +195,14 @@ class Line:
         """Whether there is an earlier one to go in place of one that is rounds ahead; that is put back."""
         if not self.hand.has_before(attempt.held):
             return False
-        self._put_back(attempt.held)
+        self._put_back(attempt.held, waits_its_turn=True)
         return True
 
-    def _put_back(self, held: Held) -> None:
+    def _put_back(self, held: Held, *, waits_its_turn: bool = False) -> None:
         if self._holds_nothing:
             held.delivery.give_back()
         elif held.delivery.is_held:
-            self.hand.put_back(held)
+            self.hand.put_back(held, waits_its_turn=waits_its_turn)
 
     def pause(self, seconds: float, limit: str) -> None:
         """Starts nothing for a while: a short one with the deliveries in hand, a long one without."""

@@ -16,8 +16,11 @@ from topology.events import EventType
 from topology.fleet import Fleet
 from topology.messages import Candidate, ErrorReport, Job, Outcome, Reply, Source, Timings, Waiter
 from topology.names import Priority, RetryTier
+from topology.turns import presses_at
 from workers.events import Clock, Events
 
+PRESSES: Final = "x-presses"
+"""The header of a job's message that says when its deadline begins to press, in epoch seconds."""
 _AT_ONCE: Final = 100
 
 
@@ -196,8 +199,15 @@ def passes_too_late(limit: str, until: float, now: float) -> Outcome:
 
 def job_message(fleet: Fleet, job: Job) -> Outgoing:
     """The job on its way to its candidate's pool, in the lane of its model and its waiter's priority."""
-    queue = jobs_queue_of(fleet, job.candidate, job.waiter.priority)
-    return Outgoing(names.JOBS, queue, job.to_bytes(), correlation_id=job.waiter.id, app_id=job.waiter.agent)
+    waiter = job.waiter
+    return Outgoing(
+        names.JOBS,
+        jobs_queue_of(fleet, job.candidate, waiter.priority),
+        job.to_bytes(),
+        correlation_id=waiter.id,
+        app_id=waiter.agent,
+        headers={PRESSES: f"{presses_at(waiter.queued_at, waiter.deadline):.3f}"},
+    )
 
 
 def jobs_queue_of(fleet: Fleet, candidate: Candidate, priority: Priority) -> str:

@@ -68,7 +68,8 @@ class Sides:
     async def placed(self, message: Outgoing, spot: Spot) -> Outgoing:
         """The message of a job, on its way to its spot in the line."""
         queue = await self._stand(message.routing_key, spot.side) if spot.side else message.routing_key
-        return replace(message, routing_key=queue, headers={TURN: f"{spot.turn:.6f}"})
+        headers = {**(message.headers or {}), TURN: f"{spot.turn:.6f}"}
+        return replace(message, routing_key=queue, headers=headers)
 
     async def _stand(self, queue: str, side: int) -> str:
         """Makes this one stand, and all before it; returns its name, or the common one's where it cannot."""

@@ -13,7 +13,7 @@ from typing import Final
 from benchmarks.goodput.asks import Ask
 from benchmarks.goodput.offers import MODEL, Offer
 from sandbox.simulator.limits import Limits
-from topology.turns import FairTurns
+from topology.turns import ROUNDS_AHEAD, FairTurns, presses_at
 
 _STEP_S: Final = 0.005
 _LOOKS: Final = 20
@@ -68,6 +68,8 @@ def earliest_deadline(waiting: list[Ask], provider: _Provider, now: float) -> It
 class Fairly:
     """At each provider the classes have their shares, and the agents of a class go round.
 
+    Whose deadline presses goes before its turn, as far as `topology.turns` allows.
+
     Args:
         shares: Of each class, the most urgent first.
     """
@@ -76,22 +78,35 @@ class Fairly:
         self._shares = shares
         self._classes: dict[_Provider, FairTurns[str]] = defaultdict(FairTurns)
         self._agents: dict[str, FairTurns[str]] = defaultdict(FairTurns)
+        self._turns: dict[str, float] = {}
 
     def __call__(self, waiting: list[Ask], provider: _Provider, now: float) -> Iterator[Ask]:
-        """The oldest request of the agent whose turn it is, in the class whose turn it is."""
+        """In the class whose turn it is, the request whose turn it is."""
+        for asked in waiting:
+            if asked.name not in self._turns:
+                self._turns[asked.name] = self._agents[asked.priority].take(asked.agent)
         while in_time := [asked for asked in waiting if asked.deadline_s >= now + provider.latency_s]:
             known = {asked.priority for asked in in_time}
             classes = [name for name in self._shares if name in known]
             turns = self._classes[provider]
             priority = classes[turns.first(classes) or 0]
-            agents, own = self._agents[priority], [one for one in in_time if one.priority == priority]
-            asked = own[agents.first(one.agent for one in own) or 0]
+            asked = self._next([one for one in in_time if one.priority == priority], now)
             if not provider.takes(charge_of(asked), now):
                 return
             turns.use(turns.take(priority, self._shares[priority]))
-            agents.use(agents.take(asked.agent))
             waiting.remove(asked)
             yield asked
+
+    def _next(self, waiting: Sequence[Ask], now: float) -> Ask:
+        first = min(waiting, key=lambda asked: self._turns[asked.name])
+        self._agents[first.priority].use(self._turns[first.name])
+        furthest = self._turns[first.name] + ROUNDS_AHEAD
+        pressing = [
+            asked
+            for asked in waiting
+            if presses_at(asked.at_s, asked.deadline_s) <= now and self._turns[asked.name] <= furthest
+        ]
+        return min(pressing, key=lambda asked: asked.deadline_s, default=first)
 
 
 def answered_at(
