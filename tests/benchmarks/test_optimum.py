@@ -130,6 +130,17 @@ def test_a_fair_schedule_goes_by_shares_and_lets_agents_go_round() -> None:
     ]  # fmt: skip
 
 
+def test_in_a_fair_schedule_whose_deadline_presses_goes_before_its_turn() -> None:
+    """Half a second each: `b` is the thirteenth, and within the last fifth of its 5 s it goes next."""
+    offer = Offer("one", latency_s=0.5, usd_per_mtok=0.1, concurrency=1)
+    asks = [_ask(f"a{n}", 0.0, 60.0, agent=f"a{n}") for n in range(12)]
+    asks.append(_ask("b", 0.0, 5.0, agent="b"))
+
+    answers = answered_at(asks, [offer], 1.0, Fairly({"normal": 1.0}))
+
+    assert sorted(answers, key=lambda name: answers[name]).index("b") == 8
+
+
 def test_the_requests_are_the_traces_at_its_instants_so_many_times_as_fast() -> None:
     """The stretch from 60 s on, all of it."""
     rows = tuple(Row(1000.0 + 30.0 * n, (n,), 5) for n in range(6))

@@ -1,9 +1,10 @@
 from collections import Counter
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from topology.turns import FairTurns, WeightedTurns
+from topology.turns import FairTurns, WeightedTurns, presses_at
 
 PRIORITIES = {"high": 8, "normal": 3, "batch": 1}
 
@@ -129,3 +130,12 @@ def test_many_agents_come_and_go_without_being_remembered_for_ever() -> None:
         turns.use(turns.take("constant"))
 
     assert len(turns._ends) <= 1001
+
+
+@pytest.mark.parametrize(
+    ("seconds", "presses_for"), [(10.0, 2.0), (300.0, 60.0), (86400.0, 60.0), (0.0, 0.0)]
+)
+def test_a_deadline_presses_in_the_last_fifth_and_the_last_minute_at_most(
+    seconds: float, presses_for: float
+) -> None:
+    assert presses_at(1000.0, 1000.0 + seconds) == 1000.0 + seconds - presses_for
