@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import math
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
@@ -16,6 +15,7 @@ from topology.messages import Candidate, Job
 from topology.names import RetryTier
 from workers.keeping import kept
 from workers.obstacles import closed_line
+from workers.prospects import Prospect, Prospects, worth_moving_s
 from workers.replies import job_message, parked
 from workers.returning import returned
 from workers.worker import Worker
@@ -24,9 +24,6 @@ log = logging.getLogger("optimizer.moving")
 
 AGAIN_S: Final = 0.5
 """The pause before something that failed for want of a broker is tried again."""
-_WORTH_MOVING_S: Final = 10.0
-_PART_OF_THE_TIME: Final = 0.1
-_LEAST_WORTH_S: Final = 0.2
 
 
 @dataclass(frozen=True)
@@ -46,11 +43,6 @@ class LaterPlease:
 
 
 Executed = GoOn | LaterPlease
-
-
-def worth_moving_s(left_s: float) -> float:
-    """So many seconds sooner must a request start elsewhere, to go there: 10, or a tenth of its time."""
-    return max(_LEAST_WORTH_S, min(_WORTH_MOVING_S, _PART_OF_THE_TIME * left_s))
 
 
 class Moving:
@@ -107,10 +99,9 @@ class Moving:
 
         Candidates of which nothing is known are left alone.
         """
-        starts = [(until, job), *((starts_at, other) for other, starts_at, _ in await self._expected(job))]
-        at, best = min(starts, key=lambda one: one[0])
-        is_worth_it = until - at > worth_moving_s(job.waiter.deadline - self._worker.clock.now())
-        return best if is_worth_it else None
+        best = min(await self._prospects(job), key=lambda one: one.starts_at, default=None)
+        worth_s = worth_moving_s(job.waiter.deadline - self._worker.clock.now())
+        return best.job if best is not None and until - best.starts_at > worth_s else None
 
     async def in_time(self, job: Job) -> Job | None:
         """The job for another candidate that is expected to answer it in time, the first of them.
@@ -118,23 +109,17 @@ class Moving:
         It comes back to this one no more: what is expected knows nothing of budgets, nor of closed models, so
         that two of them might send it to each other until its deadline.
         """
-        ends = [(ends_at, other) for other, _, ends_at in await self._expected(job)]
-        at, first = min(ends, key=lambda one: one[0], default=(math.inf, job))
-        if at >= job.waiter.deadline:
+        first = min(await self._prospects(job), key=lambda one: one.ends_at, default=None)
+        if first is None or first.ends_at >= job.waiter.deadline:
             return None
         left = tuple(candidate for candidate in job.route if candidate != job.candidate)
-        return first.model_copy(update={"route": left, "position": left.index(first.candidate)})
+        return job.model_copy(update={"route": left, "position": left.index(first.job.candidate)})
 
-    async def _expected(self, job: Job) -> list[tuple[Job, float, float]]:
-        """The job for each other living candidate of which it is known when it starts and ends there."""
-        outlook, expected = self._worker.outlook(self._worker.fleet), []
+    async def _prospects(self, job: Job) -> list[Prospect]:
         try:
-            for other in self.living(job):
-                newcomers = await outlook.newcomers(job_message(self._worker.fleet, other).routing_key, 1)
-                expected += [(other, at, at + (newcomers.takes_s or 0.0)) for at in newcomers.starts]
+            return await Prospects(self._worker).of(self.living(job))
         except StateAway:
             return []
-        return expected
 
     def living(self, job: Job) -> list[Job]:
         """The job for each other candidate that somebody serves, and whose calls do not fail."""

@@ -16,8 +16,8 @@ from topology.route import static_route
 from topology.wire import MAX_BODY_BYTES
 from workers.cancelling import Withdrawal, withdrawal_of
 from workers.forecasts import Forecasts
-from workers.moving import worth_moving_s
 from workers.obstacles import Obstacle, closed_line
+from workers.prospects import worth_moving_s
 from workers.replies import jobs_queue_of
 from workers.worker import Worker
 

@@ -2,19 +2,16 @@
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Final
 
 from broker.flights import StateAway
-from broker.outlook import Newcomers, Outlook
 from topology.errors import Refused
 from topology.messages import Job
 from workers.hand import Held
 from workers.line import Line
-from workers.moving import Moving, worth_moving_s
-from workers.replies import job_message
+from workers.moving import Moving
+from workers.prospects import Prospect, Prospects, worth_moving_s
 from workers.worker import Worker
 
 log = logging.getLogger("optimizer.rebalancing")
@@ -25,23 +22,6 @@ _REST: Final = 10
 _AT_ONCE: Final = 40
 """Of what a line holds, the last are looked at: they wait the longest."""
 _WHY: Final = "sooner"
-
-
-@dataclass
-class _Elsewhere:
-    """When newcomers would start in other lines; whoever is sent there takes the first place."""
-
-    outlook: Outlook
-    lines: dict[str, Newcomers] = field(default_factory=dict)
-    starts: dict[str, deque[float]] = field(default_factory=dict)
-
-    async def at(self, queue: str) -> tuple[float, float] | None:
-        """When the next newcomer starts, and when it is answered; None: nobody knows."""
-        if queue not in self.lines:
-            self.lines[queue] = await self.outlook.newcomers(queue, _AT_ONCE)
-            self.starts[queue] = deque(self.lines[queue].starts)
-        starts = self.starts[queue]
-        return (starts[0], starts[0] + (self.lines[queue].takes_s or 0.0)) if starts else None
 
 
 class Rebalancing:
@@ -73,30 +53,27 @@ class Rebalancing:
     async def _look(self, line: Line, jobs: Mapping[Held, Job]) -> None:
         outlook = self._worker.outlook(self._worker.fleet)
         places = await outlook.places([job.fingerprint for job in jobs.values()])
-        own, elsewhere = await outlook.newcomers(line.queue, 1), _Elsewhere(outlook)
+        own, elsewhere = await outlook.newcomers(line.queue, 1), Prospects(self._worker, _AT_ONCE)
         for held, job in jobs.items():
             place = places.get(job.fingerprint)
             if place is not None and place.starts_at is not None:
-                ends_at = place.starts_at + (own.takes_s or 0.0)
-                better = await self._better(job, place.starts_at, ends_at, elsewhere)
+                here = Prospect(job, line.queue, place.starts_at, place.starts_at + (own.takes_s or 0.0))
+                better = await self._better(here, elsewhere)
                 if better is not None and line.hand.let_go(held):
-                    elsewhere.starts[job_message(self._worker.fleet, better).routing_key].popleft()
-                    await self._move(held, job, better)
+                    elsewhere.take(better)
+                    await self._move(held, job, better.job)
 
-    async def _better(self, job: Job, starts_at: float, ends_at: float, elsewhere: _Elsewhere) -> Job | None:
+    async def _better(self, here: Prospect, elsewhere: Prospects) -> Prospect | None:
         """The candidate that is worth moving to: it starts the job sooner, or answers it in time at all."""
-        now, deadline = self._worker.clock.now(), job.waiter.deadline
-        best, best_at = None, starts_at
-        for other in self._moving.living(job):
-            found = await elsewhere.at(job_message(self._worker.fleet, other).routing_key)
-            if found is None:
-                continue
-            other_at, other_ends_at = found
-            is_sooner = starts_at - max(other_at, now) > worth_moving_s(deadline - now)
-            saves_it = ends_at > deadline >= other_ends_at
-            if (is_sooner or saves_it) and other_at < best_at:
-                best, best_at = other, other_at
-        return best
+        now, deadline = self._worker.clock.now(), here.job.waiter.deadline
+        worth_s = worth_moving_s(deadline - now)
+        better = [
+            there
+            for there in await elsewhere.of(self._moving.living(here.job))
+            if here.starts_at - max(there.starts_at, now) > worth_s
+            or (here.ends_at > deadline >= there.ends_at and here.starts_at > there.starts_at)
+        ]
+        return min(better, key=lambda there: there.starts_at, default=None)
 
     async def _move(self, held: Held, job: Job, better: Job) -> None:
         moved = False
