@@ -15,7 +15,7 @@ NOW = 1_800_000_000.0
 
 
 def delivery(agent: str, turn: float, queue: str = COMMON, *, presses_at: float = NOW + 60) -> Delivery:
-    headers = {TURN: f"{turn:.6f}", PRESSES: f"{presses_at:.3f}"}
+    headers: dict[str, Any] = {TURN: f"{turn:.6f}", PRESSES: f"{presses_at:.3f}"}
     properties = Basic.Properties(app_id=agent, headers=headers)
     nowhere: Any = None
     return Delivery(b"", "optimizer.jobs", queue, queue, False, properties, 1, nowhere)
