@@ -104,17 +104,17 @@ def test_who_stands_behind_waits_where_it_may_start(
 ) -> None:
     made = hand(delivery("agent-0", 3.0), delivery("hog", 4.0, BESIDE), agents={COMMON: 1, BESIDE: 1})
 
-    place = made.place_of(made.take(NOW)[0], leaves_a_slot=leaves_a_slot)
+    place = made.place_of(made.take(NOW)[0], NOW, leaves_a_slot=leaves_a_slot)
 
     assert place is not None
     assert (place.queue, place.turn, place.agent, place.next) == (COMMON, 3.0, "agent-0", following)
 
 
-@pytest.mark.parametrize(("others", "rounds"), [(1, 8 + 20), (19, 8 + 2)])
-def test_jobs_may_be_as_many_rounds_ahead_as_those_in_hand_are_spread_over(others: int, rounds: int) -> None:
-    made = hand(delivery("hog", 4.0, BESIDE), agents={COMMON: others, BESIDE: 1})
+@pytest.mark.parametrize(("presses_at", "rounds"), [(NOW + 1, 2), (NOW - 1, 8)], ids=["in turn", "pressed"])
+def test_jobs_may_be_few_rounds_ahead_of_those_in_other_hands(presses_at: float, rounds: int) -> None:
+    made = hand(delivery("agent-0", 4.0, presses_at=presses_at))
 
-    place = made.place_of(made.take(NOW)[0], leaves_a_slot=True)
+    place = made.place_of(made.take(NOW)[0], NOW, leaves_a_slot=True)
 
     assert place is not None
     assert place.ahead == rounds
@@ -124,4 +124,4 @@ def test_jobs_may_be_as_many_rounds_ahead_as_those_in_hand_are_spread_over(other
 def test_otherwise_agents_need_not_go_round_across_workers(changes: dict[str, Any]) -> None:
     made = hand(delivery("agent-0", 3.0), **changes)
 
-    assert made.place_of(made.take(NOW)[0], leaves_a_slot=True) is None
+    assert made.place_of(made.take(NOW)[0], NOW, leaves_a_slot=True) is None

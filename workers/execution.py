@@ -77,7 +77,8 @@ class Execution:
 
     async def _claim(self, attempt: Attempt, job: Job, model: Model) -> Executed:
         delivery = attempt.held.delivery
-        terms = self._permits.terms(job, model, more=attempt.line.waiting > 0, place=attempt.place())
+        place = attempt.place(self._worker.clock.now())
+        terms = self._permits.terms(job, model, more=attempt.line.waiting > 0, place=place)
         asked_at = asyncio.get_running_loop().time()
         self._underway.claiming[job.fingerprint] += 1
         try:

@@ -15,8 +15,8 @@ from workers.notices import asker_of
 from workers.replies import PRESSES
 from workers.sides import TURN
 
-_FEW: Final = 8
-"""So many of each agent wait in the common queue, in the order in which they came (`lines.lua`)."""
+_ROUNDS_APART: Final = 2
+"""By so many rounds may a job be ahead of another agent's that another worker holds."""
 
 _order = count()
 
@@ -131,25 +131,17 @@ class Hand:
         """Whether one that is earlier than this may go next."""
         return any(self._first_of(queue) < held for queue in self._queues_in_turn())
 
-    def place_of(self, held: Held, *, leaves_a_slot: bool) -> Place | None:
-        """Where one that was taken stands in line; None where agents need not go round across workers."""
-        if self._ahead is None:
+    def place_of(self, held: Held, now: float, *, leaves_a_slot: bool) -> Place | None:
+        """Where one that was taken stands in line; None where agents need not go round across workers.
+
+        That is where nobody else holds anything, or no agent has much waiting.
+        """
+        if self.workers == 1 or not any(self.agents.values()):
             return None
         first = self._held[0] if self._held and leaves_a_slot else None
         next_ = (first.turn, first.agent) if first else None
-        return Place(self._queue, held.turn, held.agent, self._ahead, next_)
-
-    @property
-    def _ahead(self) -> int | None:
-        """By how many rounds one may be ahead of another agent's job that another worker holds.
-
-        What they hold between them is spread over that many without anybody's being ahead, as RabbitMQ deals
-        it out in the order in which it came. None: nobody else holds anything, or no agent has much waiting.
-        """
-        agents = sum(self.agents.values())
-        if self.workers == 1 or not agents:
-            return None
-        return _FEW + math.ceil(self.workers * self.prefetch / agents)
+        ahead = ROUNDS_AHEAD if held.presses_at <= now else _ROUNDS_APART
+        return Place(self._queue, held.turn, held.agent, ahead, next_)
 
     def _queues_in_turn(self) -> list[str]:
         """That of the earliest in hand; where too few agents are in hand for that, those that go by shares.

@@ -283,9 +283,9 @@ class Attempt:
         """It is in flight."""
         return self.line.calling(self)
 
-    def place(self) -> Place | None:
-        """Where it stands in line, for its claim."""
-        return self.line.hand.place_of(self.held, leaves_a_slot=self.leaves_a_slot)
+    def place(self, now: float) -> Place | None:
+        """Where it stands in line at this instant, for its claim."""
+        return self.line.hand.place_of(self.held, now, leaves_a_slot=self.leaves_a_slot)
 
     def decided(self) -> None:
         """Whether it may start is known: the next one may ask. Said again, it changes nothing."""
