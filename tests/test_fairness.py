@@ -83,19 +83,19 @@ async def test_what_waits_beside_is_answered_by_workers_that_come_later(
 async def test_who_would_be_too_late_in_its_turn_goes_before_it(
     house: House, simulator: SimulatorProcess
 ) -> None:
-    """Thirty others were there first, and a permit is granted each 0.7 s; its last 3 s are time for four."""
-    fleet = house.simulated(simulator.base_url, provider="limits = [{ requests = 1, window_s = 0.5 }]")
+    """Eight others were there first, a permit is granted each 1.4 s; the ninth would be too late."""
+    fleet = house.simulated(simulator.base_url, provider="limits = [{ requests = 1, window_s = 1.2 }]")
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(house.workers(fleet, ["front"], ["backend:all"]))
         tasks = []
-        for n in range(30):
+        for n in range(8):
             tasks += ask(await agent(stack, house, f"agent-{n}"), f"agent-{n}", 1)
         await until(lambda: simulator.ledger() != [])
         late = await agent(stack, house, "late")
-        await late.chat("now or never", priority="batch", request_id="late.0", timeout=15)
+        await late.chat("now or never", priority="batch", request_id="late.0", timeout=10)
         order = starts(simulator.ledger())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    assert order.index("late") < 29
+    assert order.index("late") < 8
