@@ -85,7 +85,7 @@ class Hand:
         return iter(self._held)
 
     def add(self, delivery: Delivery) -> None:
-        """It was delivered."""
+        """It was delivered. What bears no turn, such as a job that is tried again, goes first."""
         turn, presses_at = _number_in(delivery, TURN, 0.0), _number_in(delivery, PRESSES, math.inf)
         insort(self._held, Held(turn, next(_order), delivery, asker_of(delivery.body), presses_at))
 
@@ -168,7 +168,7 @@ class Hand:
 
 
 def _number_in(delivery: Delivery, header: str, default: float) -> float:
-    """What bears no turn, such as a job that is tried again, goes first."""
+    """The number in a header of the message; `default` where it bears none."""
     try:
         return float(str((delivery.properties.headers or {}).get(header, default)))
     except ValueError:
